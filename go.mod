@@ -1,0 +1,3 @@
+module example.com/hmacverify
+
+go 1.24
