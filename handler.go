@@ -150,14 +150,15 @@ func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		accepted, err := rc.receive(w, r)
-		switch {
-		case err == nil:
+		if err == nil {
 			next.ServeHTTP(w, accepted)
-		case rc.ErrorHandler != nil:
-			rc.ErrorHandler(w, r, err)
-		default:
-			DefaultErrorHandler(w, r, err)
+			return
 		}
+		refuse := rc.ErrorHandler
+		if refuse == nil {
+			refuse = DefaultErrorHandler
+		}
+		refuse(w, r, err)
 	})
 }
 

@@ -118,6 +118,9 @@ func TestVerifyRefuses(t *testing.T) {
 	ex := examples(t)[0]
 	body, sig := ex.body, ex.sig
 	const emptyKeySig = "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad" // of an empty body, with an empty key: printf '' | openssl dgst -sha256 -hmac ''
+	if got := hmacverify.Sign("", nil); got != emptyKeySig {
+		t.Errorf("Sign with an empty secret: got %s, want %s", got, emptyKeySig)
+	}
 	for _, tc := range []struct {
 		name   string
 		secret string
