@@ -167,11 +167,15 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) (*http.Reque
 	if r.Method != http.MethodPost {
 		return nil, ErrMethodNotAllowed
 	}
-	if len(r.Header[SignatureHeader]) > 1 {
+	sigs := r.Header[SignatureHeader]
+	switch {
+	case len(sigs) == 0:
+		return nil, ErrMissingSignature
+	case len(sigs) > 1:
 		// Which one counts? A proxy or a log may answer otherwise than this program.
 		return nil, ErrMalformedSignature
 	}
-	tag, err := parseSignature(r.Header.Get(SignatureHeader))
+	tag, err := parseSignature(sigs[0])
 	if err != nil {
 		return nil, err
 	}
