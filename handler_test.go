@@ -17,6 +17,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"strconv"
@@ -1062,6 +1064,52 @@ func TestHandlerAllocations(t *testing.T) {
 	if got, most := allocs["Receiver.Handler"], allocs["unprotected"]+3; got > most {
 		t.Errorf("got %v allocations for one request, want %v at most, 3 more than unprotected", got, most)
 	}
+}
+
+// The Go code in the README builds, as one service: the program, its test and the
+// handler with a database. The test there is run.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	module, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{
+		"go.mod": "module service\n\ngo 1.24\n\nrequire example.com/hmacverify v0.0.0\n\nreplace example.com/hmacverify => " + strconv.Quote(module) + "\n",
+	}
+	blocks := strings.Split(string(readme), "```go\n")[1:]
+	for _, block := range blocks {
+		code, _, _ := strings.Cut(block, "```")
+		switch {
+		case strings.HasPrefix(code, "package main\n"):
+			files["main.go"] = code
+		case strings.HasPrefix(code, "func Test"):
+			files["main_test.go"] = "package main\n\n" + imports("bytes", "net/http", "net/http/httptest", "testing", "example.com/hmacverify") + code
+		default:
+			files["inbox.go"] = "package main\n\n" + imports("database/sql", "io", "log/slog", "net/http", "example.com/hmacverify") + code
+		}
+	}
+	if len(files) != 4 || len(blocks) != 3 {
+		t.Fatalf("got %d blocks of Go in the README, want a program, its test and a handler", len(blocks))
+	}
+	dir := t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := exec.Command("go", "test", "-v", ".")
+	run.Dir = dir
+	if out, err := run.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestDeliver")) {
+		t.Errorf("go test: %v\n%s", err, out)
+	}
+}
+
+func imports(paths ...string) string {
+	return "import (\n\t\"" + strings.Join(paths, "\"\n\t\"") + "\"\n)\n\n"
 }
 
 func ExampleReceiver_Handler() {
