@@ -269,7 +269,8 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 // of your own then. Without a Receiver in front, the payload is nil and the error
 // [ErrNoPayload].
 //
-// Each call with the same request's context returns the same pointer.
+// Each call with the same request's context returns the same pointer. PayloadFrom is
+// safe for concurrent use; to change what it points to is not.
 func PayloadFrom(ctx context.Context) (*Payload, error) {
 	d, ok := ctx.Value(contextKey{}).(*delivery)
 	if !ok {

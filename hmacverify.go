@@ -55,8 +55,8 @@ var (
 	ErrSignatureMismatch = errors.New("hmacverify: signature mismatch")
 )
 
-// Sign returns the signature of body: its HMAC-SHA256 keyed with secret, as 64
-// lowercase hex digits. It is for senders and for tests of one's own handlers;
+// Sign returns the signature of body: its HMAC-SHA256 (RFC 2104) keyed with secret,
+// as 64 lowercase hex digits. It is for senders and for tests of one's own handlers;
 // to check a signature use [Verify], not Sign and ==, whose time tells how many
 // digits are right.
 //

@@ -52,7 +52,8 @@ func Answer(w http.ResponseWriter, err error) {
 }
 
 // Serve answers requests on addr with handler. On SIGINT and SIGTERM it takes no more
-// of them, finishes those under way, and returns. If it cannot serve, the program ends.
+// of them, finishes those under way, and returns. If it cannot serve, or the requests
+// under way take more than a minute, the program ends.
 func Serve(addr string, handler http.Handler) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -73,8 +74,9 @@ func Serve(addr string, handler http.Handler) {
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the program at once
 		slog.Info("shutting down")
-		// No request outlasts the time-outs above, so neither does this.
-		shutdown <- server.Shutdown(context.Background())
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		shutdown <- server.Shutdown(ctx)
 	})
 	if err := server.Serve(listener); err != http.ErrServerClosed {
 		log.Fatal(err)
