@@ -168,10 +168,10 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) (*http.Reque
 		return nil, ErrMethodNotAllowed
 	}
 	sigs := r.Header[SignatureHeader]
-	switch {
-	case len(sigs) == 0:
+	if len(sigs) == 0 {
 		return nil, ErrMissingSignature
-	case len(sigs) > 1:
+	}
+	if len(sigs) > 1 {
 		// Which one counts? A proxy or a log may answer otherwise than this program.
 		return nil, ErrMalformedSignature
 	}
