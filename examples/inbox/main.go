@@ -105,7 +105,10 @@ func (in *inbox) write() {
 				added[key] = true
 			}
 		}
-		err := in.append(lines.Bytes())
+		var err error
+		if len(added) > 0 {
+			err = in.append(lines.Bytes())
+		}
 		if err == nil {
 			maps.Copy(in.onDisk, added)
 		}

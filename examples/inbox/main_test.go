@@ -241,10 +241,11 @@ func TestDiskFull(t *testing.T) {
 // A disk is a file of which the next syncs fail.
 type disk struct {
 	*os.File
-	failures int
+	failures, syncs int
 }
 
 func (d *disk) Sync() error {
+	d.syncs++
 	if d.failures > 0 {
 		d.failures--
 		return errors.New("input/output error")
@@ -259,7 +260,8 @@ func TestSyncFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in.file = &disk{in.file.(*os.File), 2}
+	file := &disk{File: in.file.(*os.File), failures: 2}
+	in.file = file
 	for n, want := range []int{500, 500, 200, 200} {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest("POST", "/", strings.NewReader("{}"))
@@ -274,6 +276,9 @@ func TestSyncFails(t *testing.T) {
 		if got := readInbox(t, name); w.Code != want || len(got) != lines {
 			t.Errorf("request %d: got %d and %d lines, want %d and %d", n, w.Code, len(got), want, lines)
 		}
+	}
+	if file.syncs != 3 {
+		t.Errorf("got %d syncs, want 3: the repetition needs none", file.syncs)
 	}
 }
 
