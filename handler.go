@@ -20,8 +20,7 @@ import (
 // [PayloadFrom].
 //
 // The zero Receiver and a nil one have no secret and accept nothing. A Receiver
-// is safe for concurrent use once its fields are set. It does not hold its secrets
-// as text, so that printing one shows none.
+// is safe for concurrent use once its fields are set. Printing one shows no secret.
 type Receiver struct {
 	// MaxBodyBytes is the length in bytes of the longest body that is accepted:
 	// DefaultMaxBodyBytes when zero or less.
@@ -88,7 +87,7 @@ type keyedMAC struct {
 	sum [sha256.Size]byte
 }
 
-// Verify is [Verify] with each of the receiver's secrets, for bodies that do not
+// Verify is the function [Verify], tried with each of the receiver's secrets, for bodies that do not
 // come over net/http: from a queue, or as a function's event. It returns the same
 // errors, [ErrEmptySecret] if the receiver has no secret. It is faster than the
 // function, and does not allocate.
@@ -138,7 +137,7 @@ func (rc *Receiver) verify(body []byte, tag [sha256.Size]byte) error {
 //
 // JSON of any structure passes (see [PayloadFrom]), nested up to the 10,000 levels
 // that encoding/json takes. What next gets is a copy of the request. Its context
-// carries the payload, its Body gives the bytes that were signed once more, and its
+// carries the payload, its Body gives the signed bytes once more, and its
 // ContentLength is their number, whether the sender announced it or not.
 //
 // The body is held in memory while next runs; the memory follows the bytes that
@@ -266,8 +265,9 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 // has is of another type, as may be in an event with a structure of its own,
 // PayloadFrom returns the payload with the other fields filled in, together with an
 // error that wraps [*json.UnmarshalTypeError]; decode the request's Body into a type
-// of your own then. Without a Receiver in front, the payload is nil and the error
-// [ErrNoPayload].
+// of your own then. No error does not mean a chat: a body with none of the fields
+// gives a zero Payload, so look at [EventHeader] first. Without a Receiver in front,
+// the payload is nil and the error [ErrNoPayload].
 //
 // Each call with the same request's context returns the same pointer. PayloadFrom is
 // safe for concurrent use; to change what it points to is not.
