@@ -2,255 +2,325 @@ package hmacverify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
 
-// Receiver lets signed webhooks through to a handler, and nothing else. Make one
-// with [New], wrap the handler with [Receiver.Handler], and find the payload with
-// [PayloadFrom].
-//
-// The zero Receiver and a nil one have no secret and accept nothing. A Receiver
-// is safe for concurrent use once its fields are set. Printing one shows no secret.
-type Receiver struct {
-	// MaxBodyBytes is the length in bytes of the longest body that is accepted:
-	// DefaultMaxBodyBytes when zero or less.
-	MaxBodyBytes int64
+// Request headers besides [SignatureHeader]. They are not signed.
+const (
+	EventHeader          = "X-Guuru-Event"   // names the event
+	IdempotencyKeyHeader = "Idempotency-Key" // for detecting duplicates
+)
 
-	// ErrorHandler answers a request that was refused: DefaultErrorHandler when
-	// nil. It has to write the answer: if it writes none, net/http says 200, and
-	// the sender takes the delivery for done. The part of the body that was read
-	// is not in r.Body any more.
-	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
+// Values of [EventHeader].
+const (
+	EventChatAssigned    = "chat-assigned"    // offered to experts
+	EventChatOpened      = "chat-opened"      // taken by an expert
+	EventChatClosed      = "chat-closed"      // a chat-rated follows
+	EventChatReopened    = "chat-reopened"    //
+	EventChatTransferred = "chat-transferred" // handed to your staff; a chat-rated follows
+	EventChatRated       = "chat-rated"       //
+	EventMessageCreated  = "message-created"  // may not have the fields of Payload
+)
 
-	keys []*sync.Pool // of *keyedMAC, one pool for each secret; empty: accept nothing
-}
-
-// DefaultMaxBodyBytes is the limit on the body, 1 MiB, of a [Receiver] that does
-// not set one. The documented bodies have under 500 bytes.
+// DefaultMaxBodyBytes is 1 MiB. The bodies in Guuru's documentation are shorter
+// than 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
-// The reasons to refuse a request besides those of [Verify], and the one that
-// [PayloadFrom] gives, to be told apart with [errors.Is].
+// Reasons to reject a request, and the error of [PayloadFrom]. Use [errors.Is].
 var (
-	// ErrMethodNotAllowed means that the request's method is not POST.
+	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
-
-	// ErrMalformedPayload means that an authentic body is not JSON. The error that
-	// a Receiver reports wraps encoding/json's as well.
+	// ErrMalformedPayload means that the body is not JSON. The error also wraps
+	// the one of encoding/json.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
-
-	// ErrNoPayload means that the context is not of a request that came through a
-	// Receiver.
+	// ErrNoPayload means that the request did not come through a [Receiver].
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
 )
 
-// New returns a Receiver that accepts a body signed with any of secrets. To change
-// the secret without losing a delivery, give the new and the old one until the
-// last delivery signed with the old one has arrived. The likelier one comes first:
-// they are tried in order.
+// A Receiver passes a request on only if its body carries a valid signature:
 //
-// Without a secret, or with an empty one among them, New returns nil and
-// [ErrEmptySecret]: a missing environment variable stops the service at its start
-// instead of opening it. In FIPS 140-only mode, New returns an error for a secret
-// that crypto/hmac does not allow as a key, one shorter than 14 bytes.
+//	rc, err := hmacverify.New(os.Getenv("GUURU_SECRET"))
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	http.Handle("/guuru", rc.Handler(http.HandlerFunc(deliver)))
+//
+// The next handler acts on some events and ignores the others. It responds with
+// 500 only if it cannot act. To log rejected requests, see the ErrorHandler
+// example.
+//
+//	func deliver(w http.ResponseWriter, r *http.Request) {
+//		switch event := r.Header.Get(hmacverify.EventHeader); event {
+//		case hmacverify.EventChatRated:
+//			p, err := hmacverify.PayloadFrom(r.Context())
+//			if err != nil {
+//				slog.Error("payload not decoded", "event", event, "err", err,
+//					"signature", r.Header.Get(hmacverify.SignatureHeader))
+//				http.Error(w, "payload not decoded", http.StatusInternalServerError)
+//				return
+//			}
+//			slog.Info(event, "user", p.User.Name, "rating", p.Rating)
+//		default:
+//			slog.Info("ignored", "event", event)
+//		}
+//		io.WriteString(w, "Success!")
+//	}
+//
+// The zero Receiver has no secret and rejects everything. Once its fields are
+// set, a Receiver is safe for concurrent use. Printing it shows no secret.
+type Receiver struct {
+	// MaxBodyBytes limits the length of the body. Zero or less means
+	// DefaultMaxBodyBytes.
+	MaxBodyBytes int64
+
+	// ErrorHandler responds to rejected requests. Nil means
+	// DefaultErrorHandler. It must write a response; otherwise net/http sends
+	// 200 OK and Guuru considers the delivery accepted. The rest of the body
+	// may still be in r.Body, without a limit: to read it, use
+	// http.MaxBytesReader.
+	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
+
+	macs []*sync.Pool // of *keyedMAC; one for each secret
+}
+
+// New returns a Receiver that accepts a body signed with any of secrets, which
+// are tried in order. To rotate the secret, pass the new and the previous one
+// until all deliveries signed with the previous one have arrived.
+//
+// If there is no secret, or if any is empty, New returns nil and an error that
+// wraps [ErrEmptySecret]. A secret that ends in a line break is an error too:
+// it was read from a file together with the end of the line, and would match
+// nothing. In FIPS 140-only mode, New panics if a secret is shorter than 14
+// bytes, as crypto/hmac does.
 func New(secrets ...string) (*Receiver, error) {
 	if len(secrets) == 0 {
 		return nil, ErrEmptySecret
 	}
-	rc := &Receiver{keys: make([]*sync.Pool, len(secrets))}
+	rc := new(Receiver)
 	for i, secret := range secrets {
-		if _, err := newMAC(secret); err != nil {
-			return nil, err
+		if secret == "" {
+			return nil, fmt.Errorf("%w (%d of %d)", ErrEmptySecret, i+1, len(secrets))
 		}
-		rc.keys[i] = &sync.Pool{New: func() any {
-			return &keyedMAC{Hash: hmac.New(sha256.New, []byte(secret))}
-		}}
+		if strings.HasSuffix(secret, "\n") || strings.HasSuffix(secret, "\r") {
+			return nil, fmt.Errorf("hmacverify: secret %d of %d ends in a line break", i+1, len(secrets))
+		}
+		rc.macs = append(rc.macs, newMACs(secret))
 	}
 	return rc, nil
 }
 
-// A keyedMAC is an HMAC that is keyed once and used for many bodies: Reset brings
-// back the keyed state. With the room for its sum beside it, a check allocates
-// nothing.
+// newMACs returns a pool of HMACs keyed with secret. It makes the first one at
+// once, so that crypto/hmac panics in New, if at all.
+func newMACs(secret string) *sync.Pool {
+	newMAC := func() any { return &keyedMAC{Hash: hmac.New(sha256.New, []byte(secret))} }
+	pool := &sync.Pool{New: newMAC}
+	pool.Put(newMAC())
+	return pool
+}
+
+// A keyedMAC signs many bodies. Keying it once, and reusing the memory for its
+// results, makes Receiver.Verify faster than Verify.
 type keyedMAC struct {
 	hash.Hash
 	sum [sha256.Size]byte
+	hex [2 * sha256.Size]byte
 }
 
-// Verify is the function [Verify], tried with each of the receiver's secrets, for bodies that do not
-// come over net/http: from a queue, or as a function's event. It returns the same
-// errors, [ErrEmptySecret] if the receiver has no secret. It is faster than the
-// function, and does not allocate.
-//
-// There is no limit on the body here: the caller holds it in memory already.
+// sign returns the signature of body. The next call overwrites it.
+func (m *keyedMAC) sign(body []byte) []byte {
+	m.Reset() // to the keyed state
+	m.Write(body)
+	hex.Encode(m.hex[:], m.Sum(m.sum[:0]))
+	return m.hex[:]
+}
+
+// Verify is like the function [Verify] with any of the receiver's secrets. It
+// is for bodies that do not come over net/http, but from a queue or in a
+// function's event. A nil Receiver has no secret. Verify is faster than the
+// function, and does not allocate if sig has the right format.
 func (rc *Receiver) Verify(body []byte, sig string) error {
-	if rc == nil || len(rc.keys) == 0 {
+	if rc == nil || len(rc.macs) == 0 {
 		return ErrEmptySecret
 	}
-	tag, err := parseSignature(sig)
-	if err != nil {
-		return err
-	}
-	return rc.verify(body, tag)
-}
-
-func (rc *Receiver) verify(body []byte, tag [sha256.Size]byte) error {
-	for _, macs := range rc.keys {
-		mac := macs.Get().(*keyedMAC)
-		mac.Reset()
-		mac.Write(body)
-		ok := hmac.Equal(mac.Sum(mac.sum[:0]), tag[:])
-		macs.Put(mac)
-		if ok {
+	for _, pool := range rc.macs {
+		mac := pool.Get().(*keyedMAC)
+		valid := hmac.Equal(mac.sign(body), []byte(sig))
+		pool.Put(mac)
+		if valid {
 			return nil
 		}
 	}
-	return ErrSignatureMismatch
+	return cmp.Or(checkFormat(sig), ErrSignatureMismatch)
 }
 
-// Handler returns a handler that passes the authentic requests on to next and
-// answers the others through ErrorHandler. As a method value, rc.Handler is the
-// middleware that routers take.
+// Handler returns a handler that passes valid requests to next and all others
+// to ErrorHandler. It panics if rc or next is nil. The method value rc.Handler
+// is middleware for routers. A request is rejected, in this order, with
 //
-// A request is refused, in this order,
+//   - [ErrEmptySecret] if the Receiver was not made by [New];
+//   - [ErrMethodNotAllowed] if the method is not POST;
+//   - [ErrMissingSignature] if [SignatureHeader] is absent or empty;
+//   - [ErrMalformedSignature] if it is malformed or there are several;
+//   - [*http.MaxBytesError] if the body is longer than MaxBodyBytes;
+//   - the error of reading the body if it is truncated;
+//   - [ErrSignatureMismatch] if the signature is not valid for any secret;
+//   - [ErrMalformedPayload] if the body is not JSON, or is nested deeper than
+//     encoding/json supports. JSON of any structure is accepted.
 //
-//   - with [ErrMethodNotAllowed] if its method is not POST;
-//   - with [ErrMissingSignature] if it has no [SignatureHeader] or an empty one,
-//     with [ErrMalformedSignature] if it has several or one that is malformed, and
-//     with [ErrEmptySecret] if the receiver has no secret: all these before a byte
-//     of the body is read;
-//   - with an error that wraps [*http.MaxBytesError] if the body is longer than
-//     MaxBodyBytes, and one that wraps the error of reading if it breaks off;
-//   - with [ErrSignatureMismatch] if no secret gives the signature;
-//   - with an error that wraps [ErrMalformedPayload] and that of encoding/json if
-//     the body is not JSON.
+// The next handler receives a copy of the request. The payload is in its
+// context (see [PayloadFrom]), the Body yields the signed bytes again, and
+// ContentLength is their number.
 //
-// JSON of any structure passes (see [PayloadFrom]), nested up to the 10,000 levels
-// that encoding/json takes. What next gets is a copy of the request. Its context
-// carries the payload, its Body gives the signed bytes once more, and its
-// ContentLength is their number, whether the sender announced it or not.
-//
-// The body is held in memory while next runs; the memory follows the bytes that
-// have arrived, not the length that was announced. How long a client may take is
-// for the server to limit: set ReadHeaderTimeout and ReadTimeout of [http.Server].
+// Handler buffers the body as it arrives and never allocates by Content-Length.
+// Time limits are set in [http.Server]: ReadHeaderTimeout and ReadTimeout.
 func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	if rc == nil {
-		rc = new(Receiver)
+		panic("hmacverify: nil Receiver")
+	}
+	if f, ok := next.(http.HandlerFunc); next == nil || ok && f == nil {
+		panic("hmacverify: nil handler")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		accepted, err := rc.receive(w, r)
-		if err == nil {
-			next.ServeHTTP(w, accepted)
+		body, err := rc.authenticate(w, r)
+		if err != nil {
+			rc.reject(w, r, err)
 			return
 		}
-		refuse := rc.ErrorHandler
-		if refuse == nil {
-			refuse = DefaultErrorHandler
+		p, err := ParsePayload(body)
+		if errors.Is(err, ErrMalformedPayload) {
+			rc.reject(w, r, err)
+			return
 		}
-		refuse(w, r, err)
+		next.ServeHTTP(w, accepted(r, body, parsed{p, err}))
 	})
 }
 
-// receive checks r and returns the request for the handler behind.
-func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
+// authenticate returns the body of r if its signature is valid.
+func (rc *Receiver) authenticate(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if len(rc.macs) == 0 {
+		return nil, ErrEmptySecret
+	}
 	if r.Method != http.MethodPost {
 		return nil, ErrMethodNotAllowed
 	}
-	sigs := r.Header[SignatureHeader]
-	if len(sigs) == 0 {
-		return nil, ErrMissingSignature
-	}
-	if len(sigs) > 1 {
-		// Which one counts? A proxy or a log may answer otherwise than this program.
-		return nil, ErrMalformedSignature
-	}
-	tag, err := parseSignature(sigs[0])
+	sig, err := signature(r.Header)
 	if err != nil {
 		return nil, err
 	}
-	if len(rc.keys) == 0 {
-		return nil, ErrEmptySecret
+	body, err := rc.readBody(w, r)
+	if err != nil {
+		return nil, err
 	}
+	if err := rc.Verify(body, sig); err != nil {
+		return nil, describe(err, r, body)
+	}
+	return body, nil
+}
 
+func signature(h http.Header) (string, error) {
+	sigs := h[SignatureHeader]
+	if len(sigs) == 0 {
+		return "", ErrMissingSignature
+	}
+	if len(sigs) > 1 {
+		// Ambiguous: a proxy in front may have checked a different one.
+		return "", fmt.Errorf("%w: %d headers, want 1", ErrMalformedSignature, len(sigs))
+	}
+	return sigs[0], checkFormat(sigs[0])
+}
+
+func (rc *Receiver) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.Body == nil { // the request was not made by a server
+		return nil, nil
+	}
 	limit := rc.MaxBodyBytes
 	if limit <= 0 {
 		limit = DefaultMaxBodyBytes
 	}
-	var body []byte
-	if r.Body != nil { // nil only in a request that was not made by a server
-		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-		if err != nil {
-			return nil, fmt.Errorf("hmacverify: reading the body: %w", err)
-		}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		return nil, fmt.Errorf("hmacverify: read body, limit %d bytes: %w", limit, err)
 	}
-	if err := rc.verify(body, tag); err != nil {
-		return nil, err
-	}
-
-	d := new(delivery)
-	if err := json.Unmarshal(body, &d.payload); err != nil {
-		var mismatch *json.UnmarshalTypeError
-		if !errors.As(err, &mismatch) {
-			return nil, fmt.Errorf("%w: %w", ErrMalformedPayload, err)
-		}
-		d.err = fmt.Errorf("hmacverify: payload of another structure: %w", err)
-	}
-	d.Reset(body)
-	accepted := r.WithContext(context.WithValue(r.Context(), contextKey{}, d))
-	accepted.Body = d
-	accepted.ContentLength = int64(len(body))
-	accepted.TransferEncoding = nil // the body has a length now
-	return accepted, nil
+	return body, nil
 }
 
-// A delivery is what the handler behind gets, in one allocation: the payload in
-// the request's context, and the request's body.
-type delivery struct {
-	payload Payload
-	err     error // of decoding payload
-	bytes.Reader
+// describe adds to err what shows that something in front has read or changed
+// the body, which looks like a forgery otherwise.
+func describe(err error, r *http.Request, body []byte) error {
+	err = fmt.Errorf("%w: read %d bytes of body", err, len(body))
+	if r.ContentLength >= 0 && r.ContentLength != int64(len(body)) {
+		err = fmt.Errorf("%w, Content-Length %d", err, r.ContentLength)
+	}
+	return err
 }
 
-// Close makes a delivery an [io.ReadCloser]. There is nothing to close.
-func (*delivery) Close() error { return nil }
+func (rc *Receiver) reject(w http.ResponseWriter, r *http.Request, err error) {
+	handle := rc.ErrorHandler
+	if handle == nil {
+		handle = DefaultErrorHandler
+	}
+	handle(w, r, err)
+}
+
+// accepted returns a copy of r for the next handler.
+func accepted(r *http.Request, body []byte, p parsed) *http.Request {
+	r = r.WithContext(context.WithValue(r.Context(), contextKey{}, p))
+	r.Body = &signedBody{*bytes.NewReader(body)}
+	r.ContentLength = int64(len(body))
+	r.TransferEncoding = nil // the length is known
+	return r
+}
+
+// A signedBody is a bytes.Reader without Seek and Reset.
+type signedBody struct{ r bytes.Reader }
+
+func (b *signedBody) Read(p []byte) (int, error) { return b.r.Read(p) }
+func (b *signedBody) Close() error               { return nil }
+
+// parsed is what ParsePayload returned. It is the context's value for
+// contextKey.
+type parsed struct {
+	payload *Payload
+	err     error
+}
 
 type contextKey struct{}
 
-// DefaultErrorHandler answers a refused request with one line of plain text,
-// without a newline at its end, and one of these statuses:
-//
-//   - 405, with Allow: POST, for [ErrMethodNotAllowed];
-//   - 413 for [*http.MaxBytesError];
-//   - 500 for [ErrEmptySecret], which is the receiver's fault, not the sender's;
-//   - 400 for everything else. For a signature that is missing, malformed or does
-//     not match, the text is the one that Guuru's documented receivers answer.
-//
-// No secret, no computed signature and no text of err is in the answer.
+// DefaultErrorHandler responds to a rejected request with a line of plain text.
+// The status is 500 for [ErrEmptySecret], 405 for [ErrMethodNotAllowed], 413
+// for [*http.MaxBytesError], and 400 otherwise. For a missing, malformed, or
+// invalid signature, the text is the one of the samples in Guuru's
+// documentation. The text of err is for the log: the response does not contain
+// it.
 func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusBadRequest, "Invalid request, unreadable body"
 	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.Is(err, ErrMissingSignature), errors.Is(err, ErrMalformedSignature), errors.Is(err, ErrSignatureMismatch):
-		text = "Invalid request, non-matching HMAC-SHA256 received"
-	case errors.Is(err, ErrMalformedPayload):
-		text = "Invalid request, body is not JSON"
+	case errors.Is(err, ErrEmptySecret):
+		status, text = http.StatusInternalServerError, "Internal Server Error"
 	case errors.Is(err, ErrMethodNotAllowed):
 		w.Header().Set("Allow", http.MethodPost)
 		status, text = http.StatusMethodNotAllowed, "Invalid request, method is not POST"
+	case errors.Is(err, ErrMissingSignature), errors.Is(err, ErrMalformedSignature),
+		errors.Is(err, ErrSignatureMismatch):
+		text = "Invalid request, non-matching HMAC-SHA256 received"
 	case errors.As(err, &tooLarge):
 		status, text = http.StatusRequestEntityTooLarge, "Invalid request, body is too large"
-	case errors.Is(err, ErrEmptySecret):
-		status, text = http.StatusInternalServerError, "Receiver has no secret"
+	case errors.Is(err, ErrMalformedPayload):
+		text = "Invalid request, body is not JSON"
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -258,29 +328,8 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	io.WriteString(w, text)
 }
 
-// PayloadFrom returns the payload of a request that came through
-// [Receiver.Handler], given the request's context.
-//
-// Fields of the body that Payload does not have are passed over. Where one that it
-// has is of another type, as may be in an event with a structure of its own,
-// PayloadFrom returns the payload with the other fields filled in, together with an
-// error that wraps [*json.UnmarshalTypeError]; decode the request's Body into a type
-// of your own then. No error does not mean a chat: a body with none of the fields
-// gives a zero Payload, so look at [EventHeader] first. Without a Receiver in front,
-// the payload is nil and the error [ErrNoPayload].
-//
-// Each call with the same request's context returns the same pointer. PayloadFrom is
-// safe for concurrent use; to change what it points to is not.
-func PayloadFrom(ctx context.Context) (*Payload, error) {
-	d, ok := ctx.Value(contextKey{}).(*delivery)
-	if !ok {
-		return nil, ErrNoPayload
-	}
-	return &d.payload, d.err
-}
-
-// Payload is the body of a chat's event. Guuru leaves out what has no value, and so
-// does [json.Marshal]: a field without a value is zero here.
+// Payload is the body of a chat event. Fields without a value may be omitted.
+// They are zero here, and [json.Marshal] omits them too.
 type Payload struct {
 	ID            string `json:"id,omitzero"`
 	User          User   `json:"user,omitzero"`
@@ -296,7 +345,7 @@ type Payload struct {
 	RatedAt       Millis `json:"ratedAt,omitzero"`
 }
 
-// User is the person who asked in a chat.
+// User is the person who asked the question.
 type User struct {
 	Name   string `json:"name,omitzero"`
 	Email  string `json:"email,omitzero"`
@@ -305,12 +354,12 @@ type User struct {
 	IsUser bool   `json:"isUser,omitzero"`
 }
 
-// Millis is a time in milliseconds since the Unix epoch; 0 when the payload has no
-// such time.
+// Millis is a time in milliseconds since the Unix epoch; 0 if there is no such
+// time.
 type Millis int64
 
-// Time returns m in UTC, and the zero [time.Time] for 0, so that IsZero tells a time
-// that is missing.
+// Time returns m in UTC. For 0 it returns the zero Time, so that IsZero is
+// true.
 func (m Millis) Time() time.Time {
 	if m == 0 {
 		return time.Time{}
@@ -318,25 +367,39 @@ func (m Millis) Time() time.Time {
 	return time.UnixMilli(int64(m)).UTC()
 }
 
-// The request headers that come with a delivery. The signature covers neither: see
-// the package comment.
-const (
-	// EventHeader names the event.
-	EventHeader = "X-Guuru-Event"
+// ParsePayload decodes a body, for example one from a queue, after [Verify]. If
+// it is not JSON, ParsePayload returns nil and an error that wraps
+// [ErrMalformedPayload] and the one of encoding/json.
+//
+// Schema changes do not block deliveries. Unknown fields are ignored. If a
+// field has an unexpected type, ParsePayload sets the other fields, and returns
+// the payload together with an error that wraps [*json.UnmarshalTypeError]. A
+// nil error does not prove that the body described a chat: the payload may be
+// zero.
+func ParsePayload(body []byte) (*Payload, error) {
+	p := new(Payload)
+	err := json.Unmarshal(body, p)
+	if err == nil {
+		return p, nil
+	}
+	var typeErr *json.UnmarshalTypeError
+	if errors.As(err, &typeErr) {
+		return p, fmt.Errorf("hmacverify: unexpected payload structure: %w", err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrMalformedPayload, err)
+}
 
-	// IdempotencyKeyHeader carries a key that a repeated delivery has in common with
-	// the first one.
-	IdempotencyKeyHeader = "Idempotency-Key"
-)
-
-// The events, as [EventHeader] names them. An older version of Guuru's page spelled
-// two of them chatTransferred and chatRated.
-const (
-	EventChatAssigned    = "chat-assigned" // offered to experts
-	EventChatOpened      = "chat-opened"   // an expert took it
-	EventChatClosed      = "chat-closed"   // a chat-rated follows later
-	EventChatReopened    = "chat-reopened"
-	EventChatTransferred = "chat-transferred" // handed to the company's staff; a chat-rated follows later
-	EventChatRated       = "chat-rated"
-	EventMessageCreated  = "message-created" // of a structure that is not documented
-)
+// PayloadFrom returns the result of [ParsePayload] for the request with this
+// context. If the error wraps [*json.UnmarshalTypeError], the raw body is still
+// in r.Body. Without [Receiver.Handler] in front, PayloadFrom returns nil and
+// [ErrNoPayload].
+//
+// Each call for a request returns the same pointer. Changing the payload is not
+// safe for concurrent use.
+func PayloadFrom(ctx context.Context) (*Payload, error) {
+	p, ok := ctx.Value(contextKey{}).(parsed)
+	if !ok {
+		return nil, ErrNoPayload
+	}
+	return p.payload, p.err
+}
