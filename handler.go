@@ -13,6 +13,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,28 +30,28 @@ const (
 	EventChatAssigned    = "chat-assigned"    // offered to experts
 	EventChatOpened      = "chat-opened"      // taken by an expert
 	EventChatClosed      = "chat-closed"      // a chat-rated follows
-	EventChatReopened    = "chat-reopened"    //
-	EventChatTransferred = "chat-transferred" // handed to your staff; a chat-rated follows
-	EventChatRated       = "chat-rated"       //
+	EventChatReopened    = "chat-reopened"    // opened again
+	EventChatTransferred = "chat-transferred" // to your own staff; a chat-rated follows
+	EventChatRated       = "chat-rated"       // rated by the user
 	EventMessageCreated  = "message-created"  // may not have the fields of Payload
 )
 
-// DefaultMaxBodyBytes is 1 MiB. The bodies in Guuru's documentation are shorter
+// DefaultMaxBodyBytes is 1 MiB. The bodies in Guuru's documentation have less
 // than 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
-// Reasons to reject a request, and the error of [PayloadFrom]. Use [errors.Is].
+// More reasons to reject a request, and an error of [PayloadFrom].
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
-	// ErrMalformedPayload means that the body is not JSON. The error also wraps
-	// the one of encoding/json.
+	// ErrMalformedPayload means that the body is not JSON. It is wrapped
+	// together with the error from encoding/json.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
 	// ErrNoPayload means that the request did not come through a [Receiver].
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
 )
 
-// A Receiver passes a request on only if its body carries a valid signature:
+// A Receiver passes a request on only if its signature is valid for its body:
 //
 //	rc, err := hmacverify.New(os.Getenv("GUURU_SECRET"))
 //	if err != nil {
@@ -79,8 +80,8 @@ var (
 //		io.WriteString(w, "Success!")
 //	}
 //
-// The zero Receiver has no secret and rejects everything. Once its fields are
-// set, a Receiver is safe for concurrent use. Printing it shows no secret.
+// The zero Receiver has no secret and rejects everything. A Receiver is safe
+// for concurrent use once its fields are set. Printing it reveals no secret.
 type Receiver struct {
 	// MaxBodyBytes limits the length of the body. Zero or less means
 	// DefaultMaxBodyBytes.
@@ -89,7 +90,7 @@ type Receiver struct {
 	// ErrorHandler responds to rejected requests. Nil means
 	// DefaultErrorHandler. It must write a response; otherwise net/http sends
 	// 200 OK and Guuru considers the delivery accepted. The rest of the body
-	// may still be in r.Body, without a limit: to read it, use
+	// may still be in r.Body and has no limit there: to read it, use
 	// http.MaxBytesReader.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
@@ -97,23 +98,23 @@ type Receiver struct {
 }
 
 // New returns a Receiver that accepts a body signed with any of secrets, which
-// are tried in order. To rotate the secret, pass the new and the previous one
-// until all deliveries signed with the previous one have arrived.
+// are tried in order. To rotate the secret, pass the new one and the previous
+// one until all deliveries signed with the previous one have arrived.
 //
-// If there is no secret, or if any is empty, New returns nil and an error that
-// wraps [ErrEmptySecret]. A secret that ends in a line break is an error too:
-// it was read from a file together with the end of the line, and would match
-// nothing. In FIPS 140-only mode, New panics if a secret is shorter than 14
-// bytes, as crypto/hmac does.
+// If there are no secrets, or if any is empty, New returns nil and an error
+// that wraps [ErrEmptySecret]. A secret that ends in a line break is also an
+// error. Most likely it was read from a file along with the file's last
+// newline, and no delivery would match it. In FIPS 140-only mode, New panics if
+// a secret is shorter than 14 bytes, as crypto/hmac does.
 func New(secrets ...string) (*Receiver, error) {
 	if len(secrets) == 0 {
 		return nil, ErrEmptySecret
 	}
+	if i := slices.Index(secrets, ""); i >= 0 {
+		return nil, fmt.Errorf("%w (%d of %d)", ErrEmptySecret, i+1, len(secrets))
+	}
 	rc := new(Receiver)
 	for i, secret := range secrets {
-		if secret == "" {
-			return nil, fmt.Errorf("%w (%d of %d)", ErrEmptySecret, i+1, len(secrets))
-		}
 		if strings.HasSuffix(secret, "\n") || strings.HasSuffix(secret, "\r") {
 			return nil, fmt.Errorf("hmacverify: secret %d of %d ends in a line break", i+1, len(secrets))
 		}
@@ -123,7 +124,7 @@ func New(secrets ...string) (*Receiver, error) {
 }
 
 // newMACs returns a pool of HMACs keyed with secret. It makes the first one at
-// once, so that crypto/hmac panics in New, if at all.
+// once, so that crypto/hmac panics at the start and not at the first delivery.
 func newMACs(secret string) *sync.Pool {
 	newMAC := func() any { return &keyedMAC{Hash: hmac.New(sha256.New, []byte(secret))} }
 	pool := &sync.Pool{New: newMAC}
@@ -147,10 +148,11 @@ func (m *keyedMAC) sign(body []byte) []byte {
 	return m.hex[:]
 }
 
-// Verify is like the function [Verify] with any of the receiver's secrets. It
-// is for bodies that do not come over net/http, but from a queue or in a
-// function's event. A nil Receiver has no secret. Verify is faster than the
-// function, and does not allocate if sig has the right format.
+// Verify is like the function [Verify], but accepts a signature made with any
+// of the receiver's secrets. Use it for bodies that do not arrive over
+// net/http, such as those from a queue. A nil or zero Receiver returns
+// [ErrEmptySecret]. Verify is faster than the function for short bodies, and
+// normally does not allocate if sig has the right format.
 func (rc *Receiver) Verify(body []byte, sig string) error {
 	if rc == nil || len(rc.macs) == 0 {
 		return ErrEmptySecret
@@ -173,19 +175,19 @@ func (rc *Receiver) Verify(body []byte, sig string) error {
 //   - [ErrEmptySecret] if the Receiver was not made by [New];
 //   - [ErrMethodNotAllowed] if the method is not POST;
 //   - [ErrMissingSignature] if [SignatureHeader] is absent or empty;
-//   - [ErrMalformedSignature] if it is malformed or there are several;
+//   - [ErrMalformedSignature] if it is malformed or appears more than once;
 //   - [*http.MaxBytesError] if the body is longer than MaxBodyBytes;
-//   - the error of reading the body if it is truncated;
-//   - [ErrSignatureMismatch] if the signature is not valid for any secret;
+//   - the error from reading the body, for example if it is truncated;
+//   - [ErrSignatureMismatch] if the signature is not valid under any secret;
 //   - [ErrMalformedPayload] if the body is not JSON, or is nested deeper than
 //     encoding/json supports. JSON of any structure is accepted.
 //
 // The next handler receives a copy of the request. The payload is in its
-// context (see [PayloadFrom]), the Body yields the signed bytes again, and
+// context (see [PayloadFrom]), its Body yields the signed bytes again, and its
 // ContentLength is their number.
 //
 // Handler buffers the body as it arrives and never allocates by Content-Length.
-// Time limits are set in [http.Server]: ReadHeaderTimeout and ReadTimeout.
+// To limit the time, set ReadHeaderTimeout and ReadTimeout in [http.Server].
 func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	if rc == nil {
 		panic("hmacverify: nil Receiver")
@@ -252,7 +254,7 @@ func (rc *Receiver) readBody(w http.ResponseWriter, r *http.Request) ([]byte, er
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
-		return nil, fmt.Errorf("hmacverify: read body, limit %d bytes: %w", limit, err)
+		return nil, fmt.Errorf("hmacverify: read body, MaxBodyBytes %d: %w", limit, err)
 	}
 	return body, nil
 }
@@ -302,9 +304,9 @@ type contextKey struct{}
 // DefaultErrorHandler responds to a rejected request with a line of plain text.
 // The status is 500 for [ErrEmptySecret], 405 for [ErrMethodNotAllowed], 413
 // for [*http.MaxBytesError], and 400 otherwise. For a missing, malformed, or
-// invalid signature, the text is the one of the samples in Guuru's
-// documentation. The text of err is for the log: the response does not contain
-// it.
+// invalid signature, the text is the one that the samples in Guuru's
+// documentation use. The response never contains the text of err; log it
+// instead.
 func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusBadRequest, "Invalid request, unreadable body"
 	var tooLarge *http.MaxBytesError
@@ -367,12 +369,13 @@ func (m Millis) Time() time.Time {
 	return time.UnixMilli(int64(m)).UTC()
 }
 
-// ParsePayload decodes a body, for example one from a queue, after [Verify]. If
-// it is not JSON, ParsePayload returns nil and an error that wraps
-// [ErrMalformedPayload] and the one of encoding/json.
+// ParsePayload decodes a body. [Receiver.Handler] calls it; use it after
+// [Verify] for bodies from elsewhere. If body is not JSON, ParsePayload returns
+// nil and an error that wraps [ErrMalformedPayload] and the error from
+// encoding/json.
 //
 // Schema changes do not block deliveries. Unknown fields are ignored. If a
-// field has an unexpected type, ParsePayload sets the other fields, and returns
+// field has an unexpected type, ParsePayload sets the other fields and returns
 // the payload together with an error that wraps [*json.UnmarshalTypeError]. A
 // nil error does not prove that the body described a chat: the payload may be
 // zero.
@@ -389,13 +392,13 @@ func ParsePayload(body []byte) (*Payload, error) {
 	return nil, fmt.Errorf("%w: %w", ErrMalformedPayload, err)
 }
 
-// PayloadFrom returns the result of [ParsePayload] for the request with this
-// context. If the error wraps [*json.UnmarshalTypeError], the raw body is still
-// in r.Body. Without [Receiver.Handler] in front, PayloadFrom returns nil and
-// [ErrNoPayload].
+// PayloadFrom returns what [ParsePayload] returned for the request with this
+// context. If the error wraps [*json.UnmarshalTypeError], the signature is
+// valid, and the request's Body still has the raw bytes. If the request did not
+// pass through [Receiver.Handler], PayloadFrom returns nil and [ErrNoPayload].
 //
-// Each call for a request returns the same pointer. Changing the payload is not
-// safe for concurrent use.
+// All calls for a request return the same pointer. Do not modify the payload
+// while other goroutines use it.
 func PayloadFrom(ctx context.Context) (*Payload, error) {
 	p, ok := ctx.Value(contextKey{}).(parsed)
 	if !ok {

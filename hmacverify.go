@@ -26,8 +26,8 @@ import (
 	"strings"
 )
 
-// SignatureHeader is the request header with the signature, as [Sign] returns
-// it.
+// SignatureHeader is the request header that carries the signature, in the
+// format of [Sign].
 const SignatureHeader = "X-Guuru-Hmac-Sha256"
 
 // Reasons to reject a signature. Use [errors.Is]: they may be wrapped with
@@ -39,10 +39,10 @@ var (
 	// ErrMissingSignature means that the signature is absent or empty.
 	ErrMissingSignature = errors.New("hmacverify: missing signature")
 	// ErrMalformedSignature means that the signature is not 64 lowercase hex
-	// digits, or that there are several.
+	// digits, or that there is more than one.
 	ErrMalformedSignature = errors.New("hmacverify: malformed signature")
 	// ErrSignatureMismatch means that the signature has the right format, but
-	// is not the one of this body with this secret.
+	// was not made from this body with this secret.
 	ErrSignatureMismatch = errors.New("hmacverify: signature mismatch")
 )
 
@@ -60,8 +60,9 @@ func Sign(secret string, body []byte) string {
 }
 
 // Verify returns nil if sig is exactly what [Sign] returns for secret and body.
-// Otherwise the error is the first that applies of [ErrEmptySecret],
-// [ErrMissingSignature], [ErrMalformedSignature], and [ErrSignatureMismatch].
+// Otherwise it returns the first of these errors that applies:
+// [ErrEmptySecret], [ErrMissingSignature], [ErrMalformedSignature], and
+// [ErrSignatureMismatch].
 //
 // Pass the body byte for byte as it arrived. A nil body is an empty one.
 // Uppercase digits, prefixes, and whitespace in sig are rejected as malformed.

@@ -124,7 +124,6 @@ func TestVerifyRejects(t *testing.T) {
 		text   string
 	}{
 		{"empty secret, signed with it", "", nil, emptyKeySig, hmacverify.ErrEmptySecret, empty},
-		{"empty secret, no signature", "", body, "", hmacverify.ErrEmptySecret, empty},
 		{"empty secret, malformed signature", "", body, "x", hmacverify.ErrEmptySecret, empty},
 
 		{"no signature", secret, body, "", hmacverify.ErrMissingSignature, missing},
@@ -137,11 +136,10 @@ func TestVerifyRejects(t *testing.T) {
 		{"newline at the end", secret, body, sig + "\n", hmacverify.ErrMalformedSignature, malformed + "length 65, want 64"},
 		{"Base64", secret, body, "s1Tx0cZYbazT1XjuWegtmCl2HMvmWipclI+ZozQAl5I=", hmacverify.ErrMalformedSignature, malformed + "length 44, want 64"},
 		{"uppercase", secret, body, strings.ToUpper(sig), hmacverify.ErrMalformedSignature, malformed + "uppercase hex, want lowercase"},
-		{"first letter uppercase", secret, body, "B" + sig[1:], hmacverify.ErrMalformedSignature, malformed + "uppercase hex, want lowercase"},
 		{"last letter uppercase", secret, body, sig[:63] + "A", hmacverify.ErrMalformedSignature, malformed + "uppercase hex, want lowercase"},
 		{"prefix, 64 characters", secret, body, "sha256=" + sig[7:], hmacverify.ErrMalformedSignature, notHex},
 		{"one letter after f", secret, body, sig[:31] + "g" + sig[32:], hmacverify.ErrMalformedSignature, notHex},
-		{"space for the last digit", secret, body, sig[:63] + " ", hmacverify.ErrMalformedSignature, notHex},
+		{"leading space", secret, body, " " + sig, hmacverify.ErrMalformedSignature, malformed + "length 65, want 64"},
 		{"NUL for the last digit", secret, body, sig[:63] + "\x00", hmacverify.ErrMalformedSignature, notHex},
 		{"64 bytes, not ASCII", secret, body, sig[:62] + "é", hmacverify.ErrMalformedSignature, notHex},
 
@@ -150,7 +148,6 @@ func TestVerifyRejects(t *testing.T) {
 		{"another secret", "secr3t2", body, sig, hmacverify.ErrSignatureMismatch, mismatch},
 		{"body with a newline", secret, append(bytes.Clone(body), '\n'), sig, hmacverify.ErrSignatureMismatch, mismatch},
 		{"truncated body", secret, body[:len(body)-1], sig, hmacverify.ErrSignatureMismatch, mismatch},
-		{"nil body", secret, nil, sig, hmacverify.ErrSignatureMismatch, mismatch},
 		{"signed with the empty key", secret, nil, emptyKeySig, hmacverify.ErrSignatureMismatch, mismatch},
 	} {
 		for _, v := range verifiers {

@@ -1,62 +1,142 @@
-// Gateway puts the check in front of a backend in any language: it passes Guuru's
-// authentic webhooks on to the backend, as they are, and refuses everything else.
+// Gateway puts the check in front of a backend in any language. It posts the
+// deliveries whose signature is valid to one URL, and rejects all other
+// requests:
 //
-//	GUURU_SECRET=secr3t go run ./examples/gateway -upstream http://localhost:9000
+//	GUURU_SECRET=secr3t go run ./examples/gateway -upstream http://localhost:9000/guuru
 //
-// The backend has to be out of reach for everybody else: let it listen on localhost.
+// Nobody else may reach the backend: let it listen on localhost. Only the body
+// is signed, so of the sender's request the backend receives only the body and
+// the headers Content-Type, Idempotency-Key, and X-Guuru-*. Do not trust the
+// headers.
+//
+// To rotate the secret, set GUURU_SECRET_PREVIOUS to the previous one.
 package main
 
 import (
 	"bytes"
+	"context"
 	"flag"
+	"fmt"
 	"io"
 	"log"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 	"time"
 
-	"example.com/hmacverify/examples/internal/service"
+	"example.com/hmacverify"
 )
 
 func main() {
 	addr := flag.String("addr", ":8000", "listen on this `host:port`")
-	upstream := flag.String("upstream", "", "pass authentic requests on to this `URL`")
+	upstream := flag.String("upstream", "", "post deliveries to this `URL`")
 	flag.Parse()
-
+	if flag.NArg() > 0 {
+		log.Fatalf("unexpected argument %q", flag.Arg(0))
+	}
 	target, err := url.Parse(*upstream)
 	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" {
-		log.Fatalf("-upstream %q is not the URL of an HTTP server", *upstream)
+		log.Fatal("-upstream is not a URL like http://localhost:9000/guuru")
 	}
-	rc := service.Receiver()
-	service.Serve(*addr, rc.Handler(newProxy(target)))
+	if target.User != nil {
+		log.Fatal("-upstream has a user or password, which is not supported")
+	}
+	rc, err := newReceiver()
+	if err != nil {
+		log.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := serve(listener, rc.Handler(newProxy(target))); err != nil {
+		log.Fatal(err)
+	}
 }
 
-// newProxy returns a reverse proxy to target that leaves a request as it came. A target
-// that cannot be reached is 502, so that the sender knows to try again.
+// newReceiver returns a Receiver that logs what it rejects.
+func newReceiver() (*hmacverify.Receiver, error) {
+	secrets := []string{os.Getenv("GUURU_SECRET")}
+	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
+		secrets = append(secrets, previous)
+	}
+	rc, err := hmacverify.New(secrets...)
+	if err != nil {
+		return nil, fmt.Errorf("GUURU_SECRET: %w", err)
+	}
+	rc.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		slog.Warn("rejected", "from", r.RemoteAddr, "err", err)
+		hmacverify.DefaultErrorHandler(w, r, err)
+	}
+	return rc, nil
+}
+
+// newProxy returns a handler that posts each delivery to target and passes the
+// response back. It responds with 502 if target cannot be reached.
 func newProxy(target *url.URL) http.Handler {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableCompression = true // which would add Accept-Encoding
+	transport.DisableCompression = true // adds a header
 	transport.ResponseHeaderTimeout = 30 * time.Second
 	return &httputil.ReverseProxy{
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target) // the request's path comes after that of target
-			r.Out.Host = r.In.Host
-			r.Out.URL.RawQuery = r.In.URL.RawQuery
-			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-				if values, ok := r.In.Header[name]; ok { // Rewrite finds them taken out
+			r.Out.URL, r.Out.Host = target, target.Host
+			r.Out.Header, r.Out.Trailer = make(http.Header), nil
+			for name, values := range r.In.Header {
+				if isDelivered(name) {
 					r.Out.Header[name] = values
 				}
 			}
-			// The body is in memory: with GetBody, the transport sends it once more if
-			// the backend closes an idle connection just as the request goes out on it.
-			if body, err := io.ReadAll(r.In.Body); err == nil {
-				r.Out.GetBody = func() (io.ReadCloser, error) {
-					return io.NopCloser(bytes.NewReader(body)), nil
-				}
-				r.Out.Body, _ = r.Out.GetBody()
+			// The body is in memory. With GetBody, the transport can send it
+			// again if the backend closes an idle connection at that moment.
+			body, _ := io.ReadAll(r.In.Body)
+			r.Out.GetBody = func() (io.ReadCloser, error) {
+				return io.NopCloser(bytes.NewReader(body)), nil
 			}
+			r.Out.Body, _ = r.Out.GetBody()
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			slog.Error("not delivered", "err", err,
+				"signature", r.Header.Get(hmacverify.SignatureHeader))
+			w.WriteHeader(http.StatusBadGateway)
 		},
 	}
+}
+
+func isDelivered(header string) bool {
+	return header == "Content-Type" || header == hmacverify.IdempotencyKeyHeader ||
+		strings.HasPrefix(header, "X-Guuru-")
+}
+
+// serve handles requests until SIGINT or SIGTERM. It then finishes those under
+// way, for up to a minute. A second signal ends the program at once.
+func serve(listener net.Listener, handler http.Handler) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      40 * time.Second, // the body, the backend, and the response
+		MaxHeaderBytes:    16 << 10,
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	slog.Info("listening", "addr", listener.Addr().String())
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	stop()
+	slog.Info("shutting down")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return server.Shutdown(ctx)
 }

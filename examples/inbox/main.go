@@ -1,174 +1,190 @@
-// Inbox puts each of Guuru's webhooks on disk before it answers, so that none that was
-// answered with 200 is lost in a crash, and each is there once. What works on them
-// reads the file: one line of JSON for each delivery, the body in Base64.
+// Inbox stores each of Guuru's webhooks in a file before it responds with 200:
+// exactly once, after any crash. Each line is JSON, with the body in Base64:
 //
 //	GUURU_SECRET=secr3t go run ./examples/inbox -file inbox.jsonl
 //	tail -f inbox.jsonl | jq '.body | @base64d | fromjson'
 //
-// One process for each file: a second one would not know of what the first wrote. The
-// process holds the event and the signature of every delivery in memory.
-//
-// Past one machine, a table in the database that you already run takes the place of
-// the file: INSERT … ON CONFLICT DO NOTHING, with a unique key over event and
-// signature, and any number of receivers in front. The README has that handler.
+// A delivery costs one disk sync, and its key stays in memory. The same event
+// with the same bytes counts once. Past one machine, see README.md.
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"log"
 	"log/slog"
-	"maps"
+	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"example.com/hmacverify"
-	"example.com/hmacverify/examples/internal/service"
 )
 
 func main() {
 	addr := flag.String("addr", ":8000", "listen on this `host:port`")
 	name := flag.String("file", "inbox.jsonl", "append deliveries to this `file`")
 	flag.Parse()
-
-	rc := service.Receiver()
-	in, err := openInbox(*name)
-	if err != nil {
-		log.Fatal(err)
+	if flag.NArg() > 0 {
+		log.Fatalf("unexpected argument %q", flag.Arg(0))
 	}
-	service.Serve(*addr, rc.Handler(in))
+	secrets := []string{os.Getenv("GUURU_SECRET")}
+	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
+		secrets = append(secrets, previous) // until the rotation is over
+	}
+	rc, err := hmacverify.New(secrets...)
+	check("GUURU_SECRET", err)
+	rc.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		slog.Warn("rejected", "from", r.RemoteAddr, "err", err)
+		hmacverify.DefaultErrorHandler(w, r, err)
+	}
+	listener, err := net.Listen("tcp", *addr) // a second start ends here, before the file
+	check("listen", err)
+	server := &http.Server{
+		Handler:        rc.Handler(open(*name)),
+		ReadTimeout:    10 * time.Second,
+		MaxHeaderBytes: 16 << 10,
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		if err := server.Serve(listener); err != http.ErrServerClosed {
+			log.Fatal(err)
+		}
+	}()
+	slog.Info("listening", "addr", listener.Addr().String())
+	<-signals
+	check("shut down", server.Shutdown(context.Background()))
 }
 
-// A delivery is a line of the file.
+func check(what string, err error) {
+	if err != nil {
+		log.Fatalf("%s: %v", what, err)
+	}
+}
+
 type delivery struct {
-	Time           time.Time  `json:"time"` // of receipt
-	Event          string     `json:"event"`
-	IdempotencyKey string     `json:"idempotencyKey"`
-	Signature      string     `json:"signature"` // of Body
-	Body           []byte     `json:"body"`      // any bytes: JSON has them in Base64
-	done           chan error // tells what came of it
+	Time           time.Time `json:"time"` // of receipt
+	Event          string    `json:"event"`
+	IdempotencyKey string    `json:"idempotencyKey"`
+	Signature      string    `json:"signature"`
+	Body           []byte    `json:"body"`
 }
 
-// key is what a delivery and its repetition have in common. Guuru's idempotency key is
-// not in it, because the signature does not cover it.
-func (d delivery) key() string { return d.Signature + d.Event }
+// key identifies a delivery. The event is not signed: only a known one counts.
+func key(event, signature string) string {
+	switch event {
+	case hmacverify.EventChatAssigned, hmacverify.EventChatOpened, hmacverify.EventChatClosed,
+		hmacverify.EventChatReopened, hmacverify.EventChatTransferred,
+		hmacverify.EventChatRated, hmacverify.EventMessageCreated:
+		return signature + event
+	}
+	return signature
+}
 
 type inbox struct {
-	file interface { // an *os.File
-		io.Writer
-		Sync() error
-		Truncate(size int64) error
-	}
-	size    int64           // of what is on disk
-	onDisk  map[string]bool // by key
-	waiting chan delivery
+	mu     sync.Mutex
+	file   *os.File
+	size   int64 // of the stored lines
+	stored map[string]bool
 }
 
-// ServeHTTP answers an authentic request when it is on disk.
 func (in *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err == nil {
-		d := delivery{
-			Time: time.Now().UTC(),
-			// As JSON spells what is not UTF-8, or it is another event after a restart.
-			Event:          string([]rune(r.Header.Get(hmacverify.EventHeader))),
-			IdempotencyKey: r.Header.Get(hmacverify.IdempotencyKeyHeader),
-			Signature:      r.Header.Get(hmacverify.SignatureHeader),
-			Body:           body,
-			done:           make(chan error, 1),
-		}
-		in.waiting <- d
-		err = <-d.done
-	}
-	service.Answer(w, err)
-}
-
-// write puts all deliveries that wait on disk together, so that they share a sync.
-func (in *inbox) write() {
-	for d := range in.waiting {
-		batch := []delivery{d}
-		for range len(in.waiting) {
-			batch = append(batch, <-in.waiting)
-		}
-		var lines bytes.Buffer
-		added := make(map[string]bool)
-		for _, d := range batch {
-			if key := d.key(); !in.onDisk[key] && !added[key] {
-				json.NewEncoder(&lines).Encode(d) // no type in it fails, nor does memory
-				added[key] = true
-			}
-		}
-		var err error
-		if len(added) > 0 {
-			err = in.append(lines.Bytes())
-		}
-		if err == nil {
-			maps.Copy(in.onDisk, added)
-		}
-		for _, d := range batch {
-			if in.onDisk[d.key()] {
-				d.done <- nil // the repetition of what is there is taken, whatever err is
-			} else {
-				d.done <- err
-			}
-		}
-	}
-}
-
-// append puts lines on disk, or leaves the file as it was.
-func (in *inbox) append(lines []byte) error {
-	_, err := in.file.Write(lines)
-	if err == nil {
-		err = in.file.Sync()
-	}
-	if err == nil {
-		in.size += int64(len(lines))
-	} else if undo := in.file.Truncate(in.size); undo != nil {
-		log.Fatal(errors.Join(err, undo)) // the next start drops the half line
-	}
-	return err
-}
-
-// openInbox opens or makes the file called name. It drops a last line that a crash cut
-// short: its sender was not answered.
-func openInbox(name string) (*inbox, error) {
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	body, _ := io.ReadAll(r.Body) // from memory
+	err := in.store(delivery{
+		Time:           time.Now().UTC(),
+		Event:          r.Header.Get(hmacverify.EventHeader),
+		IdempotencyKey: r.Header.Get(hmacverify.IdempotencyKeyHeader),
+		Signature:      r.Header.Get(hmacverify.SignatureHeader),
+		Body:           body,
+	})
 	if err != nil {
-		return nil, err
+		slog.Error("not stored", "err", err)
+		http.Error(w, "not stored", http.StatusInternalServerError)
+		return
 	}
-	in := &inbox{file: file, onDisk: make(map[string]bool), waiting: make(chan delivery, 1000)}
-	lines := bufio.NewReader(file)
-	line, err := lines.ReadBytes('\n')
-	for n := 1; err == nil; n++ {
-		var d delivery
-		if err := json.Unmarshal(line, &d); err != nil {
-			return nil, fmt.Errorf("%s, line %d: %w", name, n, err)
+	io.WriteString(w, "Success!")
+}
+
+// store puts d on disk, or leaves the file as it was.
+func (in *inbox) store(d delivery) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	k := key(d.Event, d.Signature)
+	if in.stored[k] {
+		return nil
+	}
+	line, _ := json.Marshal(d) // its types cannot fail
+	in.checkSize(0)
+	n, err := in.file.Write(append(line, '\n'))
+	err = errors.Join(err, in.file.Sync())
+	in.checkSize(n)
+	if err != nil {
+		check("undo", in.file.Truncate(in.size))
+		return err
+	}
+	in.size += int64(n)
+	in.stored[k] = true
+	return nil
+}
+
+// checkSize ends the program if another process wrote besides our n new bytes.
+func (in *inbox) checkSize(n int) {
+	info, err := in.file.Stat()
+	check("stat", err)
+	if info.Size() != in.size+int64(n) {
+		log.Fatalf("%s: another process writes to it", in.file.Name())
+	}
+}
+
+// format matches a whole line. Some end of sample completes any line cut short.
+var format = regexp.MustCompile(`^{"time":"[-0-9T:.]+Z","event":"((?:\\.|[^\\"])*)",` +
+	`"idempotencyKey":"(?:\\.|[^\\"])*","signature":"([0-9a-f]{64})","body":"[0-9A-Za-z+/]+=*"}\n$`)
+var sample = `{"time":"00Z","event":"0","idempotencyKey":"0","signature":"` +
+	strings.Repeat("0", 64) + "\",\"body\":\"0\"}\n"
+
+// open opens or creates the file. It drops only a line that a crash cut short.
+func open(name string) *inbox {
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	check("open", err)
+	text, err := io.ReadAll(file)
+	check("read", err)
+	in := &inbox{file: file, stored: make(map[string]bool)}
+	for line := range bytes.SplitAfterSeq(text, []byte("\n")) {
+		match := format.FindSubmatch(line)
+		if match == nil {
+			break
 		}
-		in.onDisk[d.key()] = true
 		in.size += int64(len(line))
-		line, err = lines.ReadBytes('\n')
+		in.stored[key(string(match[1]), string(match[2]))] = true
 	}
-	if err != io.EOF {
-		return nil, err
+	if rest := string(text[in.size:]); rest != "" {
+		if strings.HasSuffix(rest, "\x00") {
+			log.Fatalf("%s: NUL bytes after byte %d, as a power loss leaves them", name, in.size)
+		}
+		for end := len(sample); !format.MatchString(rest + sample[end:]); end-- {
+			if end == 0 {
+				log.Fatalf("%s: after byte %d, it is not an inbox", name, in.size)
+			}
+		}
+		in.checkSize(len(rest))
+		check("truncate", file.Truncate(in.size))
+		slog.Warn("dropped a line that was cut short", "file", name, "bytes", len(rest))
 	}
-	if len(line) > 0 {
-		slog.Warn("dropped a line that was cut short", "file", name, "bytes", len(line))
-	}
-	// What was written before a crash may be on no disk yet, and neither the file's name.
-	if err := errors.Join(file.Truncate(in.size), file.Sync()); err != nil {
-		return nil, err
-	}
-	if dir, err := os.Open(filepath.Dir(name)); err == nil {
-		dir.Sync() // not every system can
-		dir.Close()
-	}
-	go in.write()
-	return in, nil
+	check("sync", file.Sync()) // duplicates of these lines are not written again
+	dir, err := os.Open(filepath.Dir(name))
+	check("open", err)
+	dir.Sync() // for the name of a new file; not every system can
+	dir.Close()
+	return in
 }

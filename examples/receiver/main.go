@@ -1,49 +1,69 @@
-// Receiver prints Guuru's webhooks, a JSON line for each delivery, so that a program
-// can read them from standard output:
+// Receiver logs Guuru's webhooks. It is the program to begin a service from:
 //
-//	GUURU_SECRET=secr3t go run ./examples/receiver | jq .payload.question
+//	GUURU_SECRET=secr3t go run ./examples/receiver
 //
-// It is the place to begin a service of your own. What it logs is on standard error.
+// It stores nothing. To keep every delivery, see examples/inbox.
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"io"
+	"log"
+	"log/slog"
+	"net"
 	"net/http"
 	"os"
+	"time"
 
 	"example.com/hmacverify"
-	"example.com/hmacverify/examples/internal/service"
 )
 
 func main() {
 	addr := flag.String("addr", ":8000", "listen on this `host:port`")
 	flag.Parse()
-
-	rc := service.Receiver()
-	service.Serve(*addr, rc.Handler(http.HandlerFunc(printDelivery)))
-}
-
-// A delivery is what is printed: the payload as it came, with every field.
-type delivery struct {
-	Event          string          `json:"event"`
-	IdempotencyKey string          `json:"idempotencyKey"`
-	Payload        json.RawMessage `json:"payload"`
-}
-
-// printDelivery gets authentic requests only. It answers 500 to what it cannot print,
-// so that the sender knows that the delivery was not taken.
-func printDelivery(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err == nil {
-		// Encode writes once, and a write to a file is whole: the lines of deliveries
-		// that come at the same time do not mix.
-		err = json.NewEncoder(os.Stdout).Encode(delivery{
-			Event:          r.Header.Get(hmacverify.EventHeader),
-			IdempotencyKey: r.Header.Get(hmacverify.IdempotencyKeyHeader),
-			Payload:        body,
-		})
+	if flag.NArg() > 0 {
+		log.Fatalf("unexpected argument %q", flag.Arg(0))
 	}
-	service.Answer(w, err)
+	rc, err := hmacverify.New(os.Getenv("GUURU_SECRET"))
+	if err != nil {
+		log.Fatalf("GUURU_SECRET: %v", err)
+	}
+	rc.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		slog.Warn("rejected", "from", r.RemoteAddr, "err", err)
+		hmacverify.DefaultErrorHandler(w, r, err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", rc.Handler(http.HandlerFunc(deliver)))
+
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	slog.Info("listening", "addr", listener.Addr().String())
+	server := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      20 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+	}
+	log.Fatal(server.Serve(listener))
+}
+
+// deliver receives only requests with a valid signature.
+func deliver(w http.ResponseWriter, r *http.Request) {
+	switch event := r.Header.Get(hmacverify.EventHeader); event {
+	case hmacverify.EventChatRated:
+		p, err := hmacverify.PayloadFrom(r.Context())
+		if err != nil {
+			slog.Error("payload not decoded", "event", event, "err", err,
+				"signature", r.Header.Get(hmacverify.SignatureHeader))
+			http.Error(w, "payload not decoded", http.StatusInternalServerError)
+			return
+		}
+		slog.Info(event, "user", p.User.Name, "question", p.Question, "rating", p.Rating)
+	default:
+		slog.Info("ignored", "event", event)
+	}
+	io.WriteString(w, "Success!")
 }

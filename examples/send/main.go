@@ -1,10 +1,10 @@
-// Send signs files and posts them to a receiver, as Guuru would: a test of one's own
-// endpoint that does not wait for a chat.
+// Send signs files and posts them to a receiver, as Guuru does, to test it
+// without waiting for a chat:
 //
 //	GUURU_SECRET=secr3t go run ./examples/send -url http://localhost:8000 testdata/*.json
 //
-// The file - is standard input. Send prints each file with the status and the
-// beginning of the answer, and exits with 1 if any answer is not 2xx.
+// The file - is standard input. Send prints the response to each file, and
+// exits with 1 unless all of them are 2xx.
 package main
 
 import (
@@ -25,18 +25,18 @@ func main() {
 	url := flag.String("url", "http://localhost:8000", "post to this `URL`")
 	event := flag.String("event", hmacverify.EventChatRated, "send this X-Guuru-Event")
 	flag.Parse()
-
-	secret := os.Getenv("GUURU_SECRET")
-	if secret == "" {
-		log.Fatal("GUURU_SECRET is not set")
-	}
 	if flag.NArg() == 0 {
 		log.Fatal("no file to send")
 	}
+	secret := os.Getenv("GUURU_SECRET")
+	if _, err := hmacverify.New(secret); err != nil {
+		log.Fatalf("GUURU_SECRET: %v", err)
+	}
+
 	status := 0
 	for _, file := range flag.Args() {
-		answer, ok := send(*url, secret, *event, file)
-		fmt.Println(file, answer)
+		response, ok := send(*url, secret, *event, file)
+		fmt.Println(file, response)
 		if !ok {
 			status = 1
 		}
@@ -44,15 +44,15 @@ func main() {
 	os.Exit(status)
 }
 
-// client does not follow redirects: Guuru may not, and to most of them a client sends
-// a GET.
+// client does not follow redirects, because Guuru may not either.
 var client = http.Client{
 	Timeout:       30 * time.Second,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// send posts file, and tells what came of it and whether it is a success.
-func send(url, secret, event, file string) (answer string, ok bool) {
+// send posts file. It returns the response, or what went wrong, and whether the
+// status was 2xx.
+func send(url, secret, event, file string) (response string, ok bool) {
 	body, err := read(file)
 	if err != nil {
 		return err.Error(), false
@@ -70,7 +70,7 @@ func send(url, secret, event, file string) (answer string, ok bool) {
 		return err.Error(), false
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 200))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 200)) // enough to see what it is
 	if err != nil {
 		return err.Error(), false
 	}
