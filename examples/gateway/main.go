@@ -96,6 +96,10 @@ func newProxy(target *url.URL) http.Handler {
 			// The body is in memory. With GetBody, the transport can send it
 			// again if the backend closes an idle connection at that moment.
 			body, _ := io.ReadAll(r.In.Body)
+			signature := r.In.Header.Get(hmacverify.SignatureHeader)
+			if hmacverify.Verify(os.Getenv("GUURU_SECRET"), body, signature) != nil {
+				slog.Info("signed with the previous secret")
+			}
 			r.Out.GetBody = func() (io.ReadCloser, error) {
 				return io.NopCloser(bytes.NewReader(body)), nil
 			}

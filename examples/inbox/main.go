@@ -109,7 +109,7 @@ func (in *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Body:           body,
 	})
 	if err != nil {
-		slog.Error("not stored", "err", err)
+		slog.Error("not stored", "err", err, "signature", r.Header.Get(hmacverify.SignatureHeader))
 		http.Error(w, "not stored", http.StatusInternalServerError)
 		return
 	}

@@ -45,7 +45,6 @@ func main() {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      20 * time.Second,
-		MaxHeaderBytes:    16 << 10,
 	}
 	log.Fatal(server.Serve(listener))
 }
