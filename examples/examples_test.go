@@ -348,15 +348,17 @@ func TestPreviousSecret(t *testing.T) {
 	env := []string{"GUURU_SECRET=new", "GUURU_SECRET_PREVIOUS=secr3t"}
 	body, sig := documented(t, 1)
 	back := start(t, []string{"BACKEND=1"}, os.Args[0])
-	for _, p := range []*process{
-		start(t, env, "inbox", "-file", filepath.Join(t.TempDir(), "inbox.jsonl")),
-		start(t, env, "gateway", "-upstream", "http://"+back.addr),
-	} {
+	gateway := start(t, env, "gateway", "-upstream", "http://"+back.addr)
+	inbox := start(t, env, "inbox", "-file", filepath.Join(t.TempDir(), "inbox.jsonl"))
+	for _, p := range []*process{gateway, inbox} {
 		for sig, want := range map[string]string{sig: "20", hmacverify.Sign("new", []byte(body)): "20", hmacverify.Sign("another", []byte(body)): "400"} {
 			if got, err := try(p, "chat-rated", body, sig); !strings.HasPrefix(got, want) || err != nil {
 				t.Errorf("%s: got %q, %v; want %s", p, got, err, want)
 			}
 		}
+	}
+	if n := strings.Count(gateway.logged(), "signed with the previous secret"); n != 1 {
+		t.Errorf("got %d deliveries signed with the previous secret in the log, want 1\n%s", n, gateway.logged())
 	}
 }
 

@@ -26,8 +26,8 @@ import (
 	"example.com/hmacverify"
 )
 
-// inbox stores each delivery once. The event is not signed, so the index takes
-// all unknown ones for the same.
+// inbox stores each delivery once. The event is not signed, so the index treats
+// all unknown events as the same one.
 //
 //	CREATE TABLE deliveries (
 //		event text, signature text, idempotency_key text, body bytea,
