@@ -30,7 +30,7 @@ import (
 	"example.com/hmacverify"
 )
 
-// patience bounds every wait. Only a test that fails waits so long.
+// patience bounds every wait. Only a failing test waits that long.
 const patience = 30 * time.Second
 
 const (
@@ -38,11 +38,10 @@ const (
 	key    = `a "key" with \ and <é>`
 )
 
-// bin is the folder of the programs.
+// bin is the directory of the programs.
 var bin string
 
-// TestMain builds the programs as people do who copy them: each main.go alone, in
-// another module.
+// TestMain builds the programs from copies of their main.go in another module.
 func TestMain(m *testing.M) {
 	if os.Getenv("BACKEND") != "" {
 		backend()
@@ -81,8 +80,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// command returns a command with env besides the environment, without Guuru's
-// variables.
+// command returns a command whose environment is the test's, without GUURU_
+// variables, plus env.
 func command(env []string, name string, args ...string) *exec.Cmd {
 	if !strings.ContainsRune(name, filepath.Separator) {
 		name = filepath.Join(bin, name)
@@ -118,7 +117,7 @@ type process struct {
 	log strings.Builder // what is on standard error
 }
 
-// start starts a program on a free port, and returns when it listens.
+// start starts a program on a free port and returns once it listens.
 func start(t *testing.T, env []string, name string, args ...string) *process {
 	t.Helper()
 	p := launch(t, env, name, args...)
@@ -128,7 +127,7 @@ func start(t *testing.T, env []string, name string, args ...string) *process {
 	return p
 }
 
-// launch is start for a program that may end instead. It has no addr then.
+// launch is like start, but the program may exit. It then has no addr.
 func launch(t *testing.T, env []string, name string, args ...string) *process {
 	t.Helper()
 	p := &process{Cmd: command(env, name, append(args, "-addr", "127.0.0.1:0")...), ended: make(chan struct{})}
@@ -202,7 +201,7 @@ func (p *process) kill() {
 	<-p.ended
 }
 
-// try posts body with sig as event, and returns the response's status and text.
+// try posts body with sig and event. It returns the response's status and text.
 func try(p *process, event, body, sig string) (string, error) {
 	r, err := http.NewRequest("POST", "http://"+p.addr, strings.NewReader(body))
 	if err != nil {
@@ -220,7 +219,7 @@ func try(p *process, event, body, sig string) (string, error) {
 	return fmt.Sprintf("%d %s", resp.StatusCode, text), err
 }
 
-// post is try with a valid signature, of a chat-rated.
+// post is like try, for a chat-rated with a valid signature.
 func post(t *testing.T, p *process, body string) string {
 	t.Helper()
 	response, err := try(p, "chat-rated", body, hmacverify.Sign("secr3t", []byte(body)))
@@ -247,7 +246,7 @@ func documented(t *testing.T, n int) (body, sig string) {
 
 const mismatch = "400 Invalid request, non-matching HMAC-SHA256 received"
 
-func TestWillNotStart(t *testing.T) {
+func TestBadConfigurationEndsProgram(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -285,15 +284,15 @@ func TestWillNotStart(t *testing.T) {
 	for _, tc := range rows {
 		stdout, stderr, status := run(t, "", tc.env, tc.program, tc.args...)
 		if status == 0 || stdout != "" || !strings.Contains(stderr, tc.want) || strings.Count(stderr, "\n") != 1 || strings.Contains(stderr, "hidden") {
-			t.Errorf("%s %q %s: got status %d, %q, %q; want another status than 0 and one line with %q", tc.program, tc.args, tc.env, status, stdout, stderr, tc.want)
+			t.Errorf("%s %q %s: got status %d, %q, %q; want a nonzero status and one line with %q", tc.program, tc.args, tc.env, status, stdout, stderr, tc.want)
 		}
 	}
 	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
-		t.Error("an inbox that did not start has created its file")
+		t.Error("an inbox that did not start created its file")
 	}
 }
 
-// The commands of the README's quick start, with other ports.
+// The commands of the README's quick start, on another port.
 func TestQuickStart(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
 	if err != nil {
@@ -356,13 +355,15 @@ func TestPreviousSecret(t *testing.T) {
 				t.Errorf("%s: got %q, %v; want %s", p, got, err, want)
 			}
 		}
+		p.waitForLog(t, `err="hmacverify: signature mismatch`)
 	}
+	gateway.waitForLog(t, "signed with the previous secret")
 	if n := strings.Count(gateway.logged(), "signed with the previous secret"); n != 1 {
 		t.Errorf("got %d deliveries signed with the previous secret in the log, want 1\n%s", n, gateway.logged())
 	}
 }
 
-// On a signal, a program finishes the request under way.
+// On a signal, a program finishes the request in progress.
 func TestShutdown(t *testing.T) {
 	back := start(t, []string{"BACKEND=1"}, os.Args[0])
 	body, sig := documented(t, 1)
@@ -376,7 +377,7 @@ func TestShutdown(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			// When the server asks for the body, the request is under way.
+			// Once the server asks for the body, the request is in progress.
 			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nX-Guuru-Hmac-Sha256: %s\r\nContent-Length: %d\r\n\r\n", sig, len(body))
 			responses := bufio.NewReader(conn)
 			if line, err := responses.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" {
@@ -437,7 +438,7 @@ func TestSend(t *testing.T) {
 	for _, tc := range []struct {
 		env, stdin string
 		args       []string
-		want       string // the end of what is printed
+		want       string // suffix of stdout
 		status     int
 		requests   []string
 	}{
@@ -470,15 +471,15 @@ func TestSend(t *testing.T) {
 	}
 }
 
-// A received is what the backend received.
+// A received is a request at the backend.
 type received struct {
 	Method, Host, URI, Body string
 	Header                  http.Header
 	ContentLength           int64
 }
 
-// backend serves the test's own binary as a backend. It prints each request, and
-// responds with its number. It upgrades whenever it is asked.
+// backend turns the test binary into a backend. It prints each request,
+// responds with its number, and accepts every upgrade.
 func backend() {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -505,7 +506,8 @@ func backend() {
 	})))
 }
 
-// send writes request, and returns the response's status, X-Backend headers and text.
+// send writes request. It returns the response's status, X-Backend headers, and
+// text.
 func send(t *testing.T, p *process, request string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.addr)
@@ -553,7 +555,7 @@ func TestGateway(t *testing.T) {
 		{"another URL", "POST http://user:pw@elsewhere.example/admin HTTP/1.1\r\nHost: x\r\n" + passed + signed + length, "202"},
 		{"upgrade", "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + passed + signed + length, "202"},
 		{"headers that proxies remove", "POST / HTTP/1.1\r\nHost: x\r\nConnection: X-Guuru-Event, Idempotency-Key, Content-Type\r\nTe: trailers\r\n" + passed + signed + length, "202"},
-		{"other headers", "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic x\r\nCookie: a=b\r\nForwarded: for=192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nUser-Agent: Guuru\r\nAccept-Encoding: gzip\r\nX_Guuru_Event: x\r\nX-Guuru: x\r\nX-Http-Method-Override: DELETE\r\n" + passed + signed + length, "202"},
+		{"other headers", "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic x\r\nCookie: a=b\r\nForwarded: for=192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nUser-Agent: Guuru\r\nAccept-Encoding: gzip\r\nX_Guuru_Event: x\r\nX-Guuru-Hmac_Sha256: x\r\nX-Guuru: x\r\nX-Http-Method-Override: DELETE\r\n" + passed + signed + length, "202"},
 		{"forged", "POST / HTTP/1.1\r\nHost: x\r\n" + signed + strings.ToUpper(length), "400"},
 		{"unsigned", "POST / HTTP/1.1\r\nHost: x\r\n" + length, "400"},
 		{"GET", "GET / HTTP/1.1\r\nHost: x\r\n" + signed + length, "405"},
@@ -589,8 +591,8 @@ func TestGateway(t *testing.T) {
 	gateway.waitForLog(t, "signature="+sig)
 }
 
-// A backend may close an idle connection just as a delivery arrives. The gateway
-// sends it again on a new connection.
+// A backend may close an idle connection just as a delivery arrives. The
+// gateway then sends it again on a new connection.
 func TestBackendClosesIdleConnection(t *testing.T) {
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -629,8 +631,8 @@ func TestBackendClosesIdleConnection(t *testing.T) {
 	}
 }
 
-// inboxFile returns a new name, and a function that checks every line of the file and
-// returns the events and bodies.
+// inboxFile returns a new name, and a function that checks every line of the
+// file and returns the events and bodies.
 func inboxFile(t *testing.T) (name string, read func() []string) {
 	name = filepath.Join(t.TempDir(), "inbox.jsonl")
 	return name, func() (deliveries []string) {
@@ -655,7 +657,7 @@ func inboxFile(t *testing.T) (name string, read func() []string) {
 				t.Errorf("%q: got signature error %v, want nil", line, err)
 			}
 			if d.IdempotencyKey != key || time.Since(d.Time) > time.Hour {
-				t.Errorf("%q: got another key or time than sent just now", line)
+				t.Errorf("%q: want the key that was sent and the current time", line)
 			}
 			deliveries = append(deliveries, d.Event+" "+string(d.Body))
 		}
@@ -693,8 +695,8 @@ func TestInbox(t *testing.T) {
 	}
 }
 
-// The same body as another known event is another delivery. All unknown events
-// together add one line.
+// The same body under another known event is a new line. All unknown events
+// together add one.
 func TestInboxEvents(t *testing.T) {
 	file, read := inboxFile(t)
 	for range 2 {
@@ -738,7 +740,7 @@ func TestInboxDropsLineCutShort(t *testing.T) {
 			}
 			p := start(t, []string{secret}, "inbox", "-file", file)
 			if !strings.Contains(p.logged(), fmt.Sprintf("dropped a line that was cut short file=%s bytes=%d", file, cut)) {
-				t.Errorf("%s: got log %q, want that it was dropped", lines[first][:cut], p.logged())
+				t.Errorf("%s: got log %q, want the line dropped", lines[first][:cut], p.logged())
 			}
 			p.kill()
 			if got, err := os.ReadFile(file); !bytes.Equal(got, whole) || err != nil {
@@ -774,6 +776,8 @@ func TestInboxLeavesOtherFiles(t *testing.T) {
 		"log":                     {`{"time":"2026-11-24T09:00:00Z","level":"INFO","msg":"x"}` + "\n", other},
 		"log, cut short":          {`{"time":"2026-11-24T09:00:00Z","level":"INF`, other},
 		"text":                    {"Dear reader", other},
+		"text within a line":      {`{"time":"2026-11-24T09:00:00Z","event":"x` + "\nDear reader\n", other},
+		"text within a key":       {line + line[:strings.Index(line, `"idempotencyKey":"`)+19] + "\n\"Dear\nreader", other},
 		"newline":                 {"\n", other},
 		"binary":                  {"\x7fELF\x00\x01\x02", other},
 		"text after a line":       {line + "Dear reader", "after byte " + strconv.Itoa(len(line)) + ", " + other},
@@ -791,7 +795,7 @@ func TestInboxLeavesOtherFiles(t *testing.T) {
 		}
 		_, stderr, status := run(t, "", secret, "inbox", "-addr", "127.0.0.1:0", "-file", file)
 		if status == 0 || !strings.Contains(stderr, tc.want) || strings.Count(stderr, "\n") != 1 {
-			t.Errorf("%s: got status %d, %q; want another status than 0 and %q", name, status, stderr, tc.want)
+			t.Errorf("%s: got status %d, %q; want a nonzero status and %q", name, status, stderr, tc.want)
 		}
 		if got, err := os.ReadFile(file); string(got) != tc.text || err != nil {
 			t.Errorf("%s: got file %q, %v; want %q", name, got, err, tc.text)
@@ -800,13 +804,13 @@ func TestInboxLeavesOtherFiles(t *testing.T) {
 	for name, want := range map[string]string{t.TempDir(): "is a directory", filepath.Join(file, "absent"): "not a directory"} {
 		_, stderr, status := run(t, "", secret, "inbox", "-addr", "127.0.0.1:0", "-file", name)
 		if status == 0 || !strings.Contains(stderr, want) {
-			t.Errorf("%s: got status %d, %q; want another status than 0 and %q", name, status, stderr, want)
+			t.Errorf("%s: got status %d, %q; want a nonzero status and %q", name, status, stderr, want)
 		}
 	}
 }
 
-// A failed write is 500 and leaves no partial line. The next one that has room
-// succeeds. A limit on the size of files stands for a full disk.
+// A failed write is 500 and leaves no partial line. The next one that fits
+// succeeds. A limit on file size stands in for a full disk.
 func TestInboxDiskFull(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("ulimit -f counts in other units elsewhere")
@@ -838,8 +842,44 @@ func TestInboxDiskFull(t *testing.T) {
 	}
 }
 
-// load posts different bodies to p from 8 senders at a time until p ends, and returns
-// those that got 200.
+// A sync that fails is 500 and leaves no line. The next one succeeds.
+func TestInboxSyncFails(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("no strace to inject an error with")
+	}
+	file, read := inboxFile(t)
+	p := start(t, []string{secret}, "inbox", "-file", file)
+	inject := exec.Command(strace, "-f", "-p", strconv.Itoa(p.Process.Pid), "-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=1")
+	stderr, err := inject.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := inject.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer inject.Wait()
+	defer inject.Process.Kill()
+	if line, err := bufio.NewReader(stderr).ReadString('\n'); !strings.Contains(line, "attached") {
+		t.Skipf("strace cannot trace here: %s %v", line, err)
+	}
+	go io.Copy(io.Discard, stderr)
+	// The first sync of each thread fails.
+	failed := 0
+	for post(t, p, "{}") == "500 not stored\n" {
+		failed++
+		if got := read(); len(got) > 0 {
+			t.Errorf("after a failed sync, got %q in the file, want nothing", got)
+		}
+	}
+	if got := read(); failed == 0 || !slices.Equal(got, []string{"chat-rated {}"}) {
+		t.Errorf("got %d failed syncs and %q in the file, want at least 1 and one delivery", failed, got)
+	}
+	p.waitForLog(t, "input/output error")
+}
+
+// load posts distinct bodies to p from 8 senders at once until p ends. It
+// returns those that got 200.
 func load(t *testing.T, p *process, prefix string) (accepted []string) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -868,7 +908,7 @@ func load(t *testing.T, p *process, prefix string) (accepted []string) {
 	return accepted
 }
 
-// wantOnce checks that each of accepted is once in got, and nothing is there twice.
+// wantOnce checks that got has each of accepted once, and nothing twice.
 func wantOnce(t *testing.T, got, accepted []string) {
 	t.Helper()
 	count := map[string]int{}
@@ -890,23 +930,28 @@ func TestInboxKilledUnderLoad(t *testing.T) {
 	var accepted []string
 	for kill := range kills {
 		p := start(t, []string{secret}, "inbox", "-file", file)
-		time.AfterFunc(time.Duration(5+rand.Intn(50))*time.Millisecond, p.kill)
+		first := fmt.Sprintf(`{"kill":%d}`, kill)
+		if got := post(t, p, first); got != "200 Success!" {
+			t.Errorf("got %q, want 200", got)
+		}
+		time.AfterFunc(time.Duration(rand.Intn(50))*time.Millisecond, p.kill)
+		accepted = append(accepted, "chat-rated "+first)
 		accepted = append(accepted, load(t, p, strconv.Itoa(kill))...)
 	}
 	p := start(t, []string{secret}, "inbox", "-file", file)
-	for _, d := range accepted[:min(200, len(accepted))] { // senders that did not see the 200
+	for _, d := range accepted[:min(200, len(accepted))] { // as if the 200 had been lost
 		if got := post(t, p, strings.TrimPrefix(d, "chat-rated ")); got != "200 Success!" {
 			t.Errorf("%s again: got %q, want 200", d, got)
 		}
 	}
 	p.kill()
 	wantOnce(t, read(), accepted)
-	if len(accepted) < kills {
-		t.Errorf("got %d deliveries through %d kills: no load", len(accepted), kills)
+	if len(accepted) == kills {
+		t.Error("got no deliveries under load")
 	}
 }
 
-// Before it writes, an inbox sees that another process has written.
+// An inbox exits before it writes if another process has written.
 func TestInboxSeesOtherWriter(t *testing.T) {
 	file, read := inboxFile(t)
 	p := start(t, []string{secret}, "inbox", "-file", file)
@@ -923,15 +968,15 @@ func TestInboxSeesOtherWriter(t *testing.T) {
 		t.Errorf("got %q, want no response", got)
 	}
 	if status := p.wait(t); status == 0 || !strings.Contains(p.logged(), file+": another process writes to it") {
-		t.Errorf("got status %d, log %q; want that another process writes to the file", status, p.logged())
+		t.Errorf("got status %d, log %q; want one that names the other writer", status, p.logged())
 	}
 	if got, want := read(), []string{"chat-rated {}", "chat-closed {}"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-// A second start on the same address ends without touching the file. One on another
-// address makes one of the two end. What either accepted stays.
+// A second start on the same address ends without touching the file. On another
+// address, one of the two processes ends. What either accepted stays.
 func TestInboxStartedTwiceUnderLoad(t *testing.T) {
 	file, read := inboxFile(t)
 	first := start(t, []string{secret}, "inbox", "-file", file)
@@ -945,7 +990,7 @@ func TestInboxStartedTwiceUnderLoad(t *testing.T) {
 	for range 10 {
 		_, stderr, status := run(t, "", secret, "inbox", "-addr", first.addr, "-file", file)
 		if status == 0 || !strings.Contains(stderr, "address already in use") {
-			t.Errorf("on the same address: got status %d, %q; want another status than 0", status, stderr)
+			t.Errorf("on the same address: got status %d, %q; want a nonzero status", status, stderr)
 		}
 	}
 	other := launch(t, []string{secret}, "inbox", "-file", file)
@@ -963,15 +1008,15 @@ func TestInboxStartedTwiceUnderLoad(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("two processes use one file")
 	}
-	time.Sleep(50 * time.Millisecond) // for the one that is left to go on
+	time.Sleep(50 * time.Millisecond) // let the other one go on
 	first.kill()
 	other.kill()
 	wg.Wait()
 	if log := first.logged() + other.logged(); !strings.Contains(log, file+": another process writes to it") {
-		t.Errorf("got log %q, want that another process writes to the file", log)
+		t.Errorf("got log %q, want one that names the other writer", log)
 	}
 	wantOnce(t, read(), slices.Concat(accepted[0], accepted[1]))
-	if len(accepted[0]) < 10 {
-		t.Errorf("got %d deliveries: no load", len(accepted[0]))
+	if len(accepted[0]) == 0 {
+		t.Error("got no deliveries under load")
 	}
 }

@@ -1,13 +1,11 @@
-// Gateway puts the check in front of a backend in any language. It posts the
-// deliveries whose signature is valid to one URL, and rejects all other
-// requests:
+// Gateway verifies deliveries for a backend in any language. It posts those
+// whose signature is valid to one URL, and rejects all other requests:
 //
 //	GUURU_SECRET=secr3t go run ./examples/gateway -upstream http://localhost:9000/guuru
 //
-// Nobody else may reach the backend: let it listen on localhost. Only the body
-// is signed, so of the sender's request the backend receives only the body and
-// the headers Content-Type, Idempotency-Key, and X-Guuru-*. Do not trust the
-// headers.
+// Nothing else may reach the backend: have it listen on localhost. It receives
+// the body and the headers Content-Type, Idempotency-Key, and X-Guuru-*. Do not
+// trust the headers, which are not signed.
 //
 // To rotate the secret, set GUURU_SECRET_PREVIOUS to the previous one.
 package main
@@ -78,10 +76,10 @@ func newReceiver() (*hmacverify.Receiver, error) {
 }
 
 // newProxy returns a handler that posts each delivery to target and passes the
-// response back. It responds with 502 if target cannot be reached.
+// response back. It responds with 502 if target does not respond.
 func newProxy(target *url.URL) http.Handler {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableCompression = true // adds a header
+	transport.DisableCompression = true // otherwise adds Accept-Encoding
 	transport.ResponseHeaderTimeout = 30 * time.Second
 	return &httputil.ReverseProxy{
 		Transport: transport,
@@ -93,8 +91,9 @@ func newProxy(target *url.URL) http.Handler {
 					r.Out.Header[name] = values
 				}
 			}
-			// The body is in memory. With GetBody, the transport can send it
-			// again if the backend closes an idle connection at that moment.
+			// The body is in memory. With GetBody, the transport can send the
+			// request again if the backend closes the connection. The backend
+			// may then receive it twice.
 			body, _ := io.ReadAll(r.In.Body)
 			signature := r.In.Header.Get(hmacverify.SignatureHeader)
 			if hmacverify.Verify(os.Getenv("GUURU_SECRET"), body, signature) != nil {
@@ -113,13 +112,15 @@ func newProxy(target *url.URL) http.Handler {
 	}
 }
 
-func isDelivered(header string) bool {
-	return header == "Content-Type" || header == hmacverify.IdempotencyKeyHeader ||
-		strings.HasPrefix(header, "X-Guuru-")
+// isDelivered reports whether to pass a header on. Many backends take
+// X-Guuru_Event for X-Guuru-Event, so names with an underscore do not pass.
+func isDelivered(name string) bool {
+	return name == "Content-Type" || name == hmacverify.IdempotencyKeyHeader ||
+		strings.HasPrefix(name, "X-Guuru-") && !strings.Contains(name, "_")
 }
 
-// serve handles requests until SIGINT or SIGTERM. It then finishes those under
-// way, for up to a minute. A second signal ends the program at once.
+// serve handles requests until SIGINT or SIGTERM. It then finishes those in
+// progress, for up to a minute. A second signal ends the program at once.
 func serve(listener net.Listener, handler http.Handler) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -127,7 +128,7 @@ func serve(listener net.Listener, handler http.Handler) error {
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      40 * time.Second, // the body, the backend, and the response
+		WriteTimeout:      40 * time.Second, // 10 s for the body and 30 s for the backend
 		MaxHeaderBytes:    16 << 10,
 	}
 	failed := make(chan error, 1)

@@ -1,11 +1,10 @@
 // Inbox stores each of Guuru's webhooks in a file before it responds with 200:
-// exactly once, after any crash. Each line is JSON, with the body in Base64:
+// exactly once, after any crash. Each line is JSON, with the body in Base64. A
+// delivery costs one disk sync, and its key stays in memory. The same event
+// with the same bytes counts once. For several machines, see README.md.
 //
 //	GUURU_SECRET=secr3t go run ./examples/inbox -file inbox.jsonl
 //	tail -f inbox.jsonl | jq '.body | @base64d | fromjson'
-//
-// A delivery costs one disk sync, and its key stays in memory. The same event
-// with the same bytes counts once. Past one machine, see README.md.
 package main
 
 import (
@@ -48,22 +47,22 @@ func main() {
 		slog.Warn("rejected", "from", r.RemoteAddr, "err", err)
 		hmacverify.DefaultErrorHandler(w, r, err)
 	}
-	listener, err := net.Listen("tcp", *addr) // a second start ends here, before the file
+	listener, err := net.Listen("tcp", *addr) // a second start fails here, before open
 	check("listen", err)
 	server := &http.Server{
 		Handler:        rc.Handler(open(*name)),
 		ReadTimeout:    10 * time.Second,
 		MaxHeaderBytes: 16 << 10,
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
 		if err := server.Serve(listener); err != http.ErrServerClosed {
 			log.Fatal(err)
 		}
 	}()
 	slog.Info("listening", "addr", listener.Addr().String())
-	<-signals
+	<-ctx.Done()
+	stop() // a second signal ends the program at once
 	check("shut down", server.Shutdown(context.Background()))
 }
 
@@ -81,7 +80,7 @@ type delivery struct {
 	Body           []byte    `json:"body"`
 }
 
-// key identifies a delivery. The event is not signed: only a known one counts.
+// key identifies a delivery. Events are not signed, so only known ones count.
 func key(event, signature string) string {
 	switch event {
 	case hmacverify.EventChatAssigned, hmacverify.EventChatOpened, hmacverify.EventChatClosed,
@@ -120,25 +119,26 @@ func (in *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (in *inbox) store(d delivery) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	k := key(d.Event, d.Signature)
-	if in.stored[k] {
+	if in.stored[key(d.Event, d.Signature)] {
 		return nil
 	}
-	line, _ := json.Marshal(d) // its types cannot fail
+	line, _ := json.Marshal(d) // cannot fail
 	in.checkSize(0)
 	n, err := in.file.Write(append(line, '\n'))
 	err = errors.Join(err, in.file.Sync())
 	in.checkSize(n)
 	if err != nil {
-		check("undo", in.file.Truncate(in.size))
+		if n > 0 {
+			check("undo", in.file.Truncate(in.size))
+		}
 		return err
 	}
 	in.size += int64(n)
-	in.stored[k] = true
+	in.stored[key(d.Event, d.Signature)] = true
 	return nil
 }
 
-// checkSize ends the program if another process wrote besides our n new bytes.
+// checkSize ends the program unless the file grew by just our n new bytes.
 func (in *inbox) checkSize(n int) {
 	info, err := in.file.Stat()
 	check("stat", err)
@@ -147,9 +147,9 @@ func (in *inbox) checkSize(n int) {
 	}
 }
 
-// format matches a whole line. Some end of sample completes any line cut short.
-var format = regexp.MustCompile(`^{"time":"[-0-9T:.]+Z","event":"((?:\\.|[^\\"])*)",` +
-	`"idempotencyKey":"(?:\\.|[^\\"])*","signature":"([0-9a-f]{64})","body":"[0-9A-Za-z+/]+=*"}\n$`)
+// format matches a line, and a line cut short with some end of sample added.
+var format = regexp.MustCompile(`^{"time":"[-\dT:.]+Z","event":"((?:\\.|[^\\"\x00-\x1f])*)",` +
+	`"idempotencyKey":"(?:\\.|[^\\"\x00-\x1f])*","signature":"([\da-f]{64})","body":"[\w+/]+=*"}\n$`)
 var sample = `{"time":"00Z","event":"0","idempotencyKey":"0","signature":"` +
 	strings.Repeat("0", 64) + "\",\"body\":\"0\"}\n"
 
@@ -181,10 +181,10 @@ func open(name string) *inbox {
 		check("truncate", file.Truncate(in.size))
 		slog.Warn("dropped a line that was cut short", "file", name, "bytes", len(rest))
 	}
-	check("sync", file.Sync()) // duplicates of these lines are not written again
+	check("sync", file.Sync()) // duplicates of these lines get 200
 	dir, err := os.Open(filepath.Dir(name))
 	check("open", err)
-	dir.Sync() // for the name of a new file; not every system can
+	dir.Sync() // a new file's name, where supported
 	dir.Close()
 	return in
 }

@@ -1,4 +1,4 @@
-// Receiver logs Guuru's webhooks. It is the program to begin a service from:
+// Receiver logs Guuru's webhooks. Start your own service from it:
 //
 //	GUURU_SECRET=secr3t go run ./examples/receiver
 //

@@ -1,5 +1,5 @@
-// Send signs files and posts them to a receiver, as Guuru does, to test it
-// without waiting for a chat:
+// Send tests a receiver without waiting for a chat. It signs files and posts
+// them as Guuru documents it:
 //
 //	GUURU_SECRET=secr3t go run ./examples/send -url http://localhost:8000 testdata/*.json
 //
@@ -44,7 +44,7 @@ func main() {
 	os.Exit(status)
 }
 
-// client does not follow redirects, because Guuru may not either.
+// client does not follow redirects, because Guuru might not.
 var client = http.Client{
 	Timeout:       30 * time.Second,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
