@@ -36,16 +36,16 @@ const (
 	EventMessageCreated  = "message-created"  // may not have the fields of Payload
 )
 
-// DefaultMaxBodyBytes is 1 MiB. The bodies in Guuru's documentation have less
-// than 500 bytes.
+// DefaultMaxBodyBytes is 1 MiB. The bodies in Guuru's documentation are under
+// 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
-// More reasons to reject a request, and an error of [PayloadFrom].
+// More reasons to reject a request, and an error from [PayloadFrom].
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
-	// ErrMalformedPayload means that the body is not JSON. It is wrapped
-	// together with the error from encoding/json.
+	// ErrMalformedPayload means that the body is not JSON. The error from
+	// encoding/json is wrapped with it.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
 	// ErrNoPayload means that the request did not come through a [Receiver].
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
@@ -59,9 +59,9 @@ var (
 //	}
 //	http.Handle("/guuru", rc.Handler(http.HandlerFunc(deliver)))
 //
-// The next handler acts on some events and ignores the others. It responds with
-// 500 only if it cannot act. To log rejected requests, see the ErrorHandler
-// example.
+// To log rejected requests, see the ErrorHandler example. The next handler
+// should respond with 200 to events that it ignores, and with 500 only if it
+// cannot process one:
 //
 //	func deliver(w http.ResponseWriter, r *http.Request) {
 //		switch event := r.Header.Get(hmacverify.EventHeader); event {
@@ -90,7 +90,7 @@ type Receiver struct {
 	// ErrorHandler responds to rejected requests. Nil means
 	// DefaultErrorHandler. It must write a response; otherwise net/http sends
 	// 200 OK and Guuru considers the delivery accepted. The rest of the body
-	// may still be in r.Body and has no limit there: to read it, use
+	// may still be in r.Body, which has no limit. To read it, use
 	// http.MaxBytesReader.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
@@ -98,14 +98,14 @@ type Receiver struct {
 }
 
 // New returns a Receiver that accepts a body signed with any of secrets, which
-// are tried in order. To rotate the secret, pass the new one and the previous
-// one until all deliveries signed with the previous one have arrived.
+// are tried in order. To rotate the secret, pass the new and the previous one
+// until no more deliveries are signed with the previous one.
 //
 // If there are no secrets, or if any is empty, New returns nil and an error
 // that wraps [ErrEmptySecret]. A secret that ends in a line break is also an
-// error. Most likely it was read from a file along with the file's last
-// newline, and no delivery would match it. In FIPS 140-only mode, New panics if
-// a secret is shorter than 14 bytes, as crypto/hmac does.
+// error: most likely it was read from a file with its trailing newline, and no
+// delivery would match it. In FIPS 140-only mode, New panics if a secret is
+// shorter than 14 bytes, as crypto/hmac does.
 func New(secrets ...string) (*Receiver, error) {
 	if len(secrets) == 0 {
 		return nil, ErrEmptySecret
@@ -124,7 +124,7 @@ func New(secrets ...string) (*Receiver, error) {
 }
 
 // newMACs returns a pool of HMACs keyed with secret. It makes the first one at
-// once, so that crypto/hmac panics at the start and not at the first delivery.
+// once, so that a short key in FIPS 140-only mode panics in New.
 func newMACs(secret string) *sync.Pool {
 	newMAC := func() any { return &keyedMAC{Hash: hmac.New(sha256.New, []byte(secret))} }
 	pool := &sync.Pool{New: newMAC}
@@ -132,8 +132,8 @@ func newMACs(secret string) *sync.Pool {
 	return pool
 }
 
-// A keyedMAC signs many bodies. Keying it once, and reusing the memory for its
-// results, makes Receiver.Verify faster than Verify.
+// A keyedMAC signs many bodies. It is keyed once and reuses the memory for its
+// results.
 type keyedMAC struct {
 	hash.Hash
 	sum [sha256.Size]byte
@@ -150,8 +150,8 @@ func (m *keyedMAC) sign(body []byte) []byte {
 
 // Verify is like the function [Verify], but accepts a signature made with any
 // of the receiver's secrets. Use it for bodies that do not arrive over
-// net/http, such as those from a queue. A nil or zero Receiver returns
-// [ErrEmptySecret]. Verify is faster than the function for short bodies, and
+// net/http, such as those from a queue. On a nil or zero Receiver, it returns
+// [ErrEmptySecret]. It is faster than the function for short bodies, and
 // normally does not allocate if sig has the right format.
 func (rc *Receiver) Verify(body []byte, sig string) error {
 	if rc == nil || len(rc.macs) == 0 {
@@ -170,7 +170,7 @@ func (rc *Receiver) Verify(body []byte, sig string) error {
 
 // Handler returns a handler that passes valid requests to next and all others
 // to ErrorHandler. It panics if rc or next is nil. The method value rc.Handler
-// is middleware for routers. A request is rejected, in this order, with
+// is middleware for routers. A rejection has the first error that applies:
 //
 //   - [ErrEmptySecret] if the Receiver was not made by [New];
 //   - [ErrMethodNotAllowed] if the method is not POST;
@@ -180,14 +180,14 @@ func (rc *Receiver) Verify(body []byte, sig string) error {
 //   - the error from reading the body, for example if it is truncated;
 //   - [ErrSignatureMismatch] if the signature is not valid under any secret;
 //   - [ErrMalformedPayload] if the body is not JSON, or is nested deeper than
-//     encoding/json supports. JSON of any structure is accepted.
+//     encoding/json supports. Any other JSON is accepted.
 //
-// The next handler receives a copy of the request. The payload is in its
-// context (see [PayloadFrom]), its Body yields the signed bytes again, and its
-// ContentLength is their number.
+// The next handler receives a copy of the request. Its context carries the
+// payload (see [PayloadFrom]), its Body yields the signed bytes again, and its
+// ContentLength is the number of those bytes.
 //
 // Handler buffers the body as it arrives and never allocates by Content-Length.
-// To limit the time, set ReadHeaderTimeout and ReadTimeout in [http.Server].
+// To limit the time for that, set the timeouts of [http.Server].
 func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	if rc == nil {
 		panic("hmacverify: nil Receiver")
@@ -245,7 +245,7 @@ func signature(h http.Header) (string, error) {
 }
 
 func (rc *Receiver) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.Body == nil { // the request was not made by a server
+	if r.Body == nil { // r did not come from a server
 		return nil, nil
 	}
 	limit := rc.MaxBodyBytes
@@ -259,8 +259,9 @@ func (rc *Receiver) readBody(w http.ResponseWriter, r *http.Request) ([]byte, er
 	return body, nil
 }
 
-// describe adds to err what shows that something in front has read or changed
-// the body, which looks like a forgery otherwise.
+// describe adds the length of the body to err. It shows whether earlier
+// middleware has read or changed the body, which looks like a forgery
+// otherwise.
 func describe(err error, r *http.Request, body []byte) error {
 	err = fmt.Errorf("%w: read %d bytes of body", err, len(body))
 	if r.ContentLength >= 0 && r.ContentLength != int64(len(body)) {
@@ -286,13 +287,13 @@ func accepted(r *http.Request, body []byte, p parsed) *http.Request {
 	return r
 }
 
-// A signedBody is a bytes.Reader without Seek and Reset.
+// A signedBody has only the methods of an io.ReadCloser.
 type signedBody struct{ r bytes.Reader }
 
 func (b *signedBody) Read(p []byte) (int, error) { return b.r.Read(p) }
 func (b *signedBody) Close() error               { return nil }
 
-// parsed is what ParsePayload returned. It is the context's value for
+// parsed is what ParsePayload returned. It is stored in the context under
 // contextKey.
 type parsed struct {
 	payload *Payload
@@ -330,8 +331,8 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	io.WriteString(w, text)
 }
 
-// Payload is the body of a chat event. Fields without a value may be omitted.
-// They are zero here, and [json.Marshal] omits them too.
+// Payload is the body of a chat event. Guuru may omit fields without a value.
+// They are zero here, and [json.Marshal] omits them, too.
 type Payload struct {
 	ID            string `json:"id,omitzero"`
 	User          User   `json:"user,omitzero"`
@@ -356,12 +357,12 @@ type User struct {
 	IsUser bool   `json:"isUser,omitzero"`
 }
 
-// Millis is a time in milliseconds since the Unix epoch; 0 if there is no such
-// time.
+// Millis is a time in milliseconds since the Unix epoch. It is 0 if the time is
+// absent.
 type Millis int64
 
-// Time returns m in UTC. For 0 it returns the zero Time, so that IsZero is
-// true.
+// Time returns m in UTC. For 0, it returns the zero Time, so that IsZero
+// reports an absent time.
 func (m Millis) Time() time.Time {
 	if m == 0 {
 		return time.Time{}
@@ -369,16 +370,16 @@ func (m Millis) Time() time.Time {
 	return time.UnixMilli(int64(m)).UTC()
 }
 
-// ParsePayload decodes a body. [Receiver.Handler] calls it; use it after
-// [Verify] for bodies from elsewhere. If body is not JSON, ParsePayload returns
+// ParsePayload decodes a body. [Receiver.Handler] calls it. For bodies from
+// elsewhere, call it after [Verify]. If body is not JSON, ParsePayload returns
 // nil and an error that wraps [ErrMalformedPayload] and the error from
 // encoding/json.
 //
-// Schema changes do not block deliveries. Unknown fields are ignored. If a
-// field has an unexpected type, ParsePayload sets the other fields and returns
-// the payload together with an error that wraps [*json.UnmarshalTypeError]. A
-// nil error does not prove that the body described a chat: the payload may be
-// zero.
+// Schema changes do not block deliveries. Unknown fields are ignored. If the
+// body or a field has an unexpected type, ParsePayload sets the other fields
+// and returns the payload together with an error that wraps
+// [*json.UnmarshalTypeError]. A nil error does not prove that the body
+// described a chat: the payload may be zero.
 func ParsePayload(body []byte) (*Payload, error) {
 	p := new(Payload)
 	err := json.Unmarshal(body, p)
@@ -392,8 +393,8 @@ func ParsePayload(body []byte) (*Payload, error) {
 	return nil, fmt.Errorf("%w: %w", ErrMalformedPayload, err)
 }
 
-// PayloadFrom returns what [ParsePayload] returned for the request with this
-// context. If the error wraps [*json.UnmarshalTypeError], the signature is
+// PayloadFrom returns what [ParsePayload] returned for the request that ctx
+// belongs to. If the error wraps [*json.UnmarshalTypeError], the signature is
 // valid, and the request's Body still has the raw bytes. If the request did not
 // pass through [Receiver.Handler], PayloadFrom returns nil and [ErrNoPayload].
 //

@@ -30,8 +30,8 @@ import (
 	"example.com/hmacverify"
 )
 
-// A handler acts on some events and ignores the others. It responds with 500 if it
-// cannot act, and logs what it takes to find the delivery again.
+// A handler that acts on one event and ignores the others. If it cannot act, it
+// responds with 500 and logs enough to find the delivery.
 func ExamplePayloadFrom() {
 	logger := newLogger(os.Stdout) // slog.Default() in a service
 	deliver := func(w http.ResponseWriter, r *http.Request) {
@@ -77,7 +77,7 @@ func ExamplePayloadFrom() {
 	// 200
 }
 
-// newLogger returns a logger whose output is always the same.
+// newLogger returns a logger that omits the time.
 func newLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -89,7 +89,7 @@ func newLogger(w io.Writer) *slog.Logger {
 	}))
 }
 
-// An ErrorHandler that logs why a request was rejected, and responds as usual.
+// An ErrorHandler that logs the error and responds as usual.
 func ExampleReceiver_errorHandler() {
 	logger := newLogger(os.Stdout) // slog.Default() in a service
 	rc, err := hmacverify.New("secr3t")
@@ -113,8 +113,8 @@ func ExampleReceiver_errorHandler() {
 	// 400 Invalid request, non-matching HMAC-SHA256 received
 }
 
-// A test of your own handler: it signs its requests, looks at what the handler did,
-// and makes sure that a request with another signature does not reach the handler.
+// A test of your handler. It sends one request signed with the right secret and
+// one signed with another, which must not reach the handler.
 func ExampleSign() {
 	rc, err := hmacverify.New("test secret")
 	if err != nil {
@@ -144,8 +144,8 @@ func ExampleSign() {
 	// 400 [5]
 }
 
-// A cloud function receives the request as an event, whose body may be in Base64
-// and whose header names may be in any case.
+// A cloud function receives the request as an event. The body may be in Base64,
+// and header names may be in any case.
 func ExampleParsePayload() {
 	type event struct {
 		Headers         map[string]string `json:"headers"`
@@ -167,7 +167,7 @@ func ExampleParsePayload() {
 		for name, value := range e.Headers {
 			header.Add(name, value) // in canonical case
 		}
-		// Joined, several signatures are malformed.
+		// Several signatures, joined, are malformed.
 		sig := strings.Join(header.Values(hmacverify.SignatureHeader), ", ")
 		if err := rc.Verify(body, sig); err != nil {
 			return nil, err
@@ -197,7 +197,7 @@ func newReceiver(tb testing.TB, secrets ...string) *hmacverify.Receiver {
 	return rc
 }
 
-// post returns a request as a server makes it.
+// post returns a request as a server receives it.
 func post(body []byte, sig string) *http.Request {
 	r := httptest.NewRequest("POST", "/", bytes.NewReader(body))
 	r.Header.Set("X-Guuru-Hmac-Sha256", sig)
@@ -208,9 +208,9 @@ func signed(body string) *http.Request {
 	return post([]byte(body), reference(secret, []byte(body)))
 }
 
-// serve passes r to rc and returns the response, and the request that the next
-// handler received: nil if r was rejected. The next handler responds as Guuru's
-// samples do.
+// serve passes r to rc. It returns the response and the request that the next
+// handler received, or nil if r was rejected. The next
+// handler responds as Guuru's samples do.
 func serve(rc *hmacverify.Receiver, r *http.Request) (w *httptest.ResponseRecorder, passed *http.Request) {
 	w = httptest.NewRecorder()
 	rc.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -220,7 +220,7 @@ func serve(rc *hmacverify.Receiver, r *http.Request) (w *httptest.ResponseRecord
 	return w, passed
 }
 
-// wantPayloads are the contents of the documented bodies, written down by hand.
+// wantPayloads are the contents of the documented bodies, transcribed by hand.
 var wantPayloads = []hmacverify.Payload{{
 	User:     hmacverify.User{Name: "joao", Locale: "en"},
 	Question: "My router lights are all yellow and blinking and I can't connect to the Internet from my laptop, what can I do?",
@@ -253,8 +253,8 @@ func TestDocumentedRequests(t *testing.T) {
 	}
 }
 
-// What goes over the wire or into a log is spelled as documented.
-func TestNames(t *testing.T) {
+// Headers, events, and errors are spelled as documented.
+func TestNamesAreAsDocumented(t *testing.T) {
 	got := fmt.Sprint(hmacverify.SignatureHeader, " ", hmacverify.EventHeader, " ", hmacverify.IdempotencyKeyHeader,
 		" ", hmacverify.EventChatAssigned, " ", hmacverify.EventChatOpened, " ", hmacverify.EventChatClosed,
 		" ", hmacverify.EventChatReopened, " ", hmacverify.EventChatTransferred, " ", hmacverify.EventChatRated,
@@ -268,7 +268,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestNew(t *testing.T) {
+func TestNewRejectsUnusableSecrets(t *testing.T) {
 	for _, tc := range []struct {
 		secrets []string
 		want    string // "<nil>" if they are accepted
@@ -292,7 +292,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-func TestRotation(t *testing.T) {
+func TestAnySecretIsAccepted(t *testing.T) {
 	rc := newReceiver(t, "new", "old", "older")
 	for signedWith, want := range map[string]error{
 		"new": nil, "old": nil, "older": nil, "newold": hmacverify.ErrSignatureMismatch,
@@ -303,9 +303,9 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// A mistake of the programmer's panics when it is made. A panic of the next handler
-// is left to net/http.
-func TestPanics(t *testing.T) {
+// A programming mistake panics at once. A panic in the next handler is left to
+// net/http.
+func TestProgrammingMistakesPanic(t *testing.T) {
 	var none *hmacverify.Receiver
 	rc := newReceiver(t, secret)
 	panicking := rc.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
@@ -336,7 +336,7 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// An outcome is what becomes of a rejected request.
+// An outcome is the result of a request.
 type outcome struct {
 	err    error
 	status int
@@ -376,12 +376,12 @@ func TestHandlerRejects(t *testing.T) {
 	long := `"` + strings.Repeat("x", limit-1) + `"`
 	for _, tc := range []struct {
 		name      string
-		zero      bool // a Receiver that New did not make
+		zero      bool // use the zero Receiver
 		method    string
 		sigs      []string
 		body      string
-		end       error  // of the body, instead of io.EOF
-		announced string // Content-Length, if the body is not chunked
+		end       error  // after the body; io.EOF if nil
+		announced string // Content-Length, if any
 		want      outcome
 		detail    string // in the error's text
 		read      int    // bytes of the body
@@ -408,8 +408,8 @@ func TestHandlerRejects(t *testing.T) {
 
 		{name: "forged", method: "POST", sigs: []string{forged}, body: body, want: mismatch, detail: "read 18 bytes of body", read: 18},
 		{name: "forged and not JSON", method: "POST", sigs: []string{forged}, body: body + "}", want: mismatch, read: 19},
-		{name: "body consumed before", method: "POST", sigs: []string{sig}, announced: "18", want: mismatch, detail: "read 0 bytes of body, Content-Length 18"},
-		{name: "body replaced before", method: "POST", sigs: []string{sig}, body: body + "\n", announced: "0", want: mismatch, detail: "read 19 bytes of body, Content-Length 0", read: 19},
+		{name: "body consumed earlier", method: "POST", sigs: []string{sig}, announced: "18", want: mismatch, detail: "read 0 bytes of body, Content-Length 18"},
+		{name: "body replaced earlier", method: "POST", sigs: []string{sig}, body: body + "\n", announced: "0", want: mismatch, detail: "read 19 bytes of body, Content-Length 0", read: 19},
 		{name: "not JSON", method: "POST", sigs: []string{reference(secret, []byte(body+"}"))}, body: body + "}", want: notJSON, read: 19},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -430,7 +430,7 @@ func TestHandlerRejects(t *testing.T) {
 			var errs []error
 			rc.ErrorHandler = func(w http.ResponseWriter, got *http.Request, err error) {
 				if got != r {
-					t.Error("ErrorHandler received another request, want the original")
+					t.Error("ErrorHandler did not receive the original request")
 				}
 				errs = append(errs, err)
 				hmacverify.DefaultErrorHandler(w, got, err)
@@ -456,18 +456,18 @@ func TestHandlerRejects(t *testing.T) {
 				t.Errorf("got %v, want %v", err, tc.want.err)
 			}
 			if tc.want == notJSON && !errors.As(err, &syntax) {
-				t.Errorf("got %v, want a *json.SyntaxError in it", err)
+				t.Errorf("got %v, want it to wrap a *json.SyntaxError", err)
 			}
 			text := err.Error()
 			if !strings.HasPrefix(text, "hmacverify: ") || !strings.Contains(text, tc.detail) ||
 				strings.Contains(text, "Content-Length") != (tc.announced != "") || strings.Contains(text, sig) {
-				t.Errorf("got %q, want %q in it, and no signature", text, tc.detail)
+				t.Errorf("got %q, want it to contain %q and no signature", text, tc.detail)
 			}
 		})
 	}
 }
 
-// Without an ErrorHandler, and for errors of other sources.
+// It is used without an ErrorHandler, and takes any error.
 func TestDefaultErrorHandler(t *testing.T) {
 	w, _ := serve(newReceiver(t, secret), post([]byte("{}"), ""))
 	missing.check(t, w)
@@ -483,7 +483,7 @@ func TestDefaultErrorHandler(t *testing.T) {
 	}
 }
 
-func TestBodyLimit(t *testing.T) {
+func TestLongBodiesAreRejected(t *testing.T) {
 	for _, tc := range []struct{ limit, length, want int64 }{
 		{10, 10, 200},
 		{10, 11, 413},
@@ -506,7 +506,7 @@ func TestHandlerPassesTheRequestOn(t *testing.T) {
 	type key struct{}
 	const body = `{"status":"rated"}`
 	r := signed(body)
-	r.ContentLength, r.TransferEncoding = 1, []string{"chunked"} // as after a middleware that decompresses
+	r.ContentLength, r.TransferEncoding = 1, []string{"chunked"} // as after decompressing middleware
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("X-Guuru-Event", "chat-rated")
 	r = r.WithContext(context.WithValue(r.Context(), key{}, "value"))
@@ -538,7 +538,7 @@ func TestHandlerPassesTheRequestOn(t *testing.T) {
 	}
 }
 
-// A request that no server made may have a nil body, and no payload.
+// A request that did not come from a server may have a nil Body.
 func TestRequestNotMadeByServer(t *testing.T) {
 	r := post(nil, reference(secret, nil))
 	r.Body = nil
@@ -613,7 +613,7 @@ func TestMalformedPayload(t *testing.T) {
 	}
 }
 
-func TestPayloadJSON(t *testing.T) {
+func TestPayloadJSONOmitsZeroFields(t *testing.T) {
 	for want, payload := range map[string]hmacverify.Payload{
 		`{}`:                       {},
 		`{"user":{"isLead":true}}`: {User: hmacverify.User{IsLead: true}},
@@ -633,7 +633,7 @@ func TestPayloadJSON(t *testing.T) {
 	}
 }
 
-func TestMillis(t *testing.T) {
+func TestMillisTimeIsUTC(t *testing.T) {
 	for millis, want := range map[hmacverify.Millis]string{
 		1551456587480: "2019-03-01T16:09:47.48Z",
 		-1:            "1969-12-31T23:59:59.999Z",
@@ -658,8 +658,8 @@ func TestReceiverShowsNoSecret(t *testing.T) {
 	}
 }
 
-// One Receiver serves many goroutines, and no delivery gets the payload or the body
-// of another. Handlers of a Receiver can also be nested.
+// Concurrent deliveries do not get each other's payload or body. Handlers of a
+// Receiver can also be nested.
 func TestConcurrentDeliveries(t *testing.T) {
 	secrets := []string{"new secret", "old secret"}
 	rc := newReceiver(t, secrets...)
@@ -682,7 +682,7 @@ func TestConcurrentDeliveries(t *testing.T) {
 				w := httptest.NewRecorder()
 				handler.ServeHTTP(w, post(body, reference(secrets[(g+i)%2], body)))
 				if w.Code != 200 || w.Body.String() != id {
-					t.Errorf("%s: got %d %q, want 200 and the same", id, w.Code, w.Body)
+					t.Errorf("%s: got %d %q, want 200 and the id", id, w.Code, w.Body)
 				}
 				if err := rc.Verify(body, reference("another", body)); !errors.Is(err, hmacverify.ErrSignatureMismatch) {
 					t.Errorf("%s: Verify, forged: got %v, want %v", id, err, hmacverify.ErrSignatureMismatch)
@@ -693,8 +693,8 @@ func TestConcurrentDeliveries(t *testing.T) {
 	wg.Wait()
 }
 
-// Requests byte for byte, as far as the package and not net/http decides.
-func TestWire(t *testing.T) {
+// Raw requests whose outcome depends on this package, not only on net/http.
+func TestRawRequests(t *testing.T) {
 	ex := examples(t)[0]
 	const limit = 1000
 	long := strings.Repeat(" ", limit-1) + "{}" // one byte too many
@@ -719,8 +719,8 @@ func TestWire(t *testing.T) {
 		{"signature in a trailer", "Trailer: X-Guuru-Hmac-Sha256\r\n" + chunked + chunk(body) + "0\r\n" + sig + "\r\n", missing},
 		{"two signatures in two spellings", sig + lower + length(len(body)) + body, malformed},
 		{"truncated", sig + length(len(body)) + body[:100], unreadable},
-		{"truncated, but the rest is signed", sig + length(len(body)+1) + body, unreadable},
-		{"one byte not announced", sig + length(len(body)-1) + body, mismatch},
+		{"truncated, but what arrived is signed", sig + length(len(body)+1) + body, unreadable},
+		{"one byte more than announced", sig + length(len(body)-1) + body, mismatch},
 		{"truncated in a chunk", sig + chunked + chunk(body)[:100], unreadable},
 		{"truncated before the last chunk", sig + chunked + chunk(body), unreadable},
 		{"bad chunk after the body", sig + chunked + chunk(body) + "x\r\n", unreadable},
@@ -741,7 +741,7 @@ func TestWire(t *testing.T) {
 			}
 			defer conn.Close()
 			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: example.com\r\n"+tc.request)
-			conn.(*net.TCPConn).CloseWrite() // the client has no more to say, and listens
+			conn.(*net.TCPConn).CloseWrite() // the client is done and still reads
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
 				t.Fatalf("no response: %v", err)
@@ -755,8 +755,7 @@ func TestWire(t *testing.T) {
 	}
 }
 
-// A client that announces a large body and sends a byte makes the Receiver allocate
-// little.
+// A large Content-Length with a body of one byte does not cost much memory.
 func TestMemoryFollowsArrivedBytes(t *testing.T) {
 	rc := newReceiver(t, secret)
 	rc.MaxBodyBytes = 1 << 40
@@ -772,8 +771,8 @@ func TestMemoryFollowsArrivedBytes(t *testing.T) {
 	}
 }
 
-// FuzzHandler checks that a request is accepted exactly when the reference accepts
-// it, and then passed on whole.
+// FuzzHandler checks that a request is accepted exactly when the reference
+// accepts it, and that its body and payload are then passed on.
 func FuzzHandler(f *testing.F) {
 	for _, ex := range examples(f) {
 		f.Add("POST", ex.body, ex.sig, uint8(1), false)
@@ -788,7 +787,7 @@ func FuzzHandler(f *testing.F) {
 	rc.MaxBodyBytes = 500
 	f.Fuzz(func(t *testing.T, method string, body []byte, sig string, copies uint8, sign bool) {
 		valid := reference(secret, body)
-		if sign { // bodies that the fuzzer finds, which it cannot sign
+		if sign { // the fuzzer cannot sign the bodies it finds
 			sig = valid
 		}
 		accept := method == "POST" && copies%3 == 1 && sig == valid && len(body) <= 500 && json.Valid(body)
@@ -819,9 +818,9 @@ func FuzzHandler(f *testing.F) {
 	})
 }
 
-// BenchmarkHandler compares the cost of one request, from the request to the
-// payload, without a server. The baseline reads the body, hashes it, and decodes it.
-// "inline" is the check of Guuru's Go sample, followed by decoding.
+// BenchmarkHandler compares ways to handle a request, without a server. The
+// baseline reads, hashes, and decodes the body. "inline" reads it, checks it as
+// Guuru's Go sample does, and decodes it.
 func BenchmarkHandler(b *testing.B) {
 	for _, bm := range []struct {
 		name    string
@@ -849,7 +848,7 @@ func TestHandlerAllocations(t *testing.T) {
 	}
 }
 
-// Results of the handlers, so that the compiler cannot omit them.
+// The handlers store results so that the compiler keeps the work.
 var (
 	digest  [sha256.Size]byte
 	payload *hmacverify.Payload
@@ -888,8 +887,8 @@ func protected(tb testing.TB) http.Handler {
 	}))
 }
 
-// request returns a function that passes a documented request to handler and does
-// not allocate itself.
+// request returns a function that passes a documented request to handler. The
+// function itself does not allocate.
 func request(tb testing.TB, handler http.Handler) func() {
 	ex := examples(tb)[0]
 	body := bytes.NewReader(ex.body)

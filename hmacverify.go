@@ -1,5 +1,5 @@
-// Package hmacverify verifies the webhooks of Guuru, a chat service. Guuru
-// signs the body of each one with a shared secret:
+// Package hmacverify verifies webhooks from Guuru, a chat service. Guuru signs
+// the body of each delivery with a shared secret:
 //
 //	if err := hmacverify.Verify(secret, body, signature); err != nil {
 //		return err // do not trust body
@@ -8,11 +8,11 @@
 // The signature is HMAC-SHA256 (RFC 2104) of the raw body. It does not cover
 // the method, the URL, the time, or any header. Anyone who captures a request
 // can send it again with another event name or idempotency key. To detect
-// duplicates, remember the signature and the event name. A body has exactly one
-// valid signature for each secret.
+// duplicates, remember the signature and the event name, and treat all unknown
+// names as one. A body has exactly one valid signature for each secret.
 //
-// For an HTTP service, handler.go adds the type Receiver. All functions are
-// safe for concurrent use. Guuru documents its webhooks at
+// For an HTTP service, use the Receiver in handler.go. All functions are safe
+// for concurrent use. Guuru documents its webhooks at
 // https://developers.guuru.com/docs/webhooks/examples.
 package hmacverify
 
@@ -42,12 +42,12 @@ var (
 	// digits, or that there is more than one.
 	ErrMalformedSignature = errors.New("hmacverify: malformed signature")
 	// ErrSignatureMismatch means that the signature has the right format, but
-	// was not made from this body with this secret.
+	// is not valid for this body and secret.
 	ErrSignatureMismatch = errors.New("hmacverify: signature mismatch")
 )
 
 // Sign returns the HMAC-SHA256 of body keyed with secret, as 64 lowercase hex
-// digits. It is for tests and senders. To verify a signature, use [Verify]; do
+// digits. It is for tests and senders. To verify a signature, use [Verify]. Do
 // not compare with ==: its timing reveals how many leading digits match.
 //
 // Sign takes any secret, even an empty one, which Verify rejects. In FIPS
@@ -60,12 +60,11 @@ func Sign(secret string, body []byte) string {
 }
 
 // Verify returns nil if sig is exactly what [Sign] returns for secret and body.
-// Otherwise it returns the first of these errors that applies:
-// [ErrEmptySecret], [ErrMissingSignature], [ErrMalformedSignature], and
-// [ErrSignatureMismatch].
+// Otherwise its error wraps the first of these that applies: [ErrEmptySecret],
+// [ErrMissingSignature], [ErrMalformedSignature], or [ErrSignatureMismatch].
 //
-// Pass the body byte for byte as it arrived. A nil body is an empty one.
-// Uppercase digits, prefixes, and whitespace in sig are rejected as malformed.
+// Pass the body exactly as it arrived. A nil body is an empty body. Uppercase
+// digits, prefixes, and whitespace in sig are rejected as malformed.
 //
 // The comparison takes constant time. In FIPS 140-only mode, Verify panics if
 // secret is shorter than 14 bytes, as crypto/hmac does.

@@ -32,12 +32,12 @@ func ExampleVerify() {
 	// hmacverify: signature mismatch
 }
 
-// secret is the one that Guuru's page of examples uses.
+// secret is the one on Guuru's page of examples.
 const secret = "secr3t"
 
-// An example is a body from Guuru's page of examples, byte for byte and without a
-// newline at its end, with the signature that the page states. OpenSSL computes
-// the same signatures:
+// An example is a body from Guuru's page of examples, byte for byte and without
+// a trailing newline, with its signature from that page. OpenSSL computes the
+// same signatures:
 //
 //	for i in 1 2 3; do openssl dgst -sha256 -hmac secr3t -r testdata/example$i.json; done
 type example struct {
@@ -123,7 +123,7 @@ func TestVerifyRejects(t *testing.T) {
 		want   error
 		text   string
 	}{
-		{"empty secret, signed with it", "", nil, emptyKeySig, hmacverify.ErrEmptySecret, empty},
+		{"empty secret, signature made with it", "", nil, emptyKeySig, hmacverify.ErrEmptySecret, empty},
 		{"empty secret, malformed signature", "", body, "x", hmacverify.ErrEmptySecret, empty},
 
 		{"no signature", secret, body, "", hmacverify.ErrMissingSignature, missing},
@@ -131,22 +131,22 @@ func TestVerifyRejects(t *testing.T) {
 		{"63 digits", secret, body, sig[:63], hmacverify.ErrMalformedSignature, malformed + "length 63, want 64"},
 		{"65 digits", secret, body, sig + "0", hmacverify.ErrMalformedSignature, malformed + "length 65, want 64"},
 		{"two signatures in one", secret, body, sig + ", " + sig, hmacverify.ErrMalformedSignature, malformed + "length 130, want 64"},
-		{"tag of 128 bits", secret, body, sig[:32], hmacverify.ErrMalformedSignature, malformed + "length 32, want 64"},
+		{"truncated to 128 bits", secret, body, sig[:32], hmacverify.ErrMalformedSignature, malformed + "length 32, want 64"},
 		{"prefix", secret, body, "sha256=" + sig, hmacverify.ErrMalformedSignature, malformed + "length 71, want 64"},
-		{"newline at the end", secret, body, sig + "\n", hmacverify.ErrMalformedSignature, malformed + "length 65, want 64"},
+		{"trailing newline", secret, body, sig + "\n", hmacverify.ErrMalformedSignature, malformed + "length 65, want 64"},
 		{"Base64", secret, body, "s1Tx0cZYbazT1XjuWegtmCl2HMvmWipclI+ZozQAl5I=", hmacverify.ErrMalformedSignature, malformed + "length 44, want 64"},
 		{"uppercase", secret, body, strings.ToUpper(sig), hmacverify.ErrMalformedSignature, malformed + "uppercase hex, want lowercase"},
-		{"last letter uppercase", secret, body, sig[:63] + "A", hmacverify.ErrMalformedSignature, malformed + "uppercase hex, want lowercase"},
+		{"last digit uppercase", secret, body, sig[:63] + "A", hmacverify.ErrMalformedSignature, malformed + "uppercase hex, want lowercase"},
 		{"prefix, 64 characters", secret, body, "sha256=" + sig[7:], hmacverify.ErrMalformedSignature, notHex},
-		{"one letter after f", secret, body, sig[:31] + "g" + sig[32:], hmacverify.ErrMalformedSignature, notHex},
+		{"letter g", secret, body, sig[:31] + "g" + sig[32:], hmacverify.ErrMalformedSignature, notHex},
 		{"leading space", secret, body, " " + sig, hmacverify.ErrMalformedSignature, malformed + "length 65, want 64"},
-		{"NUL for the last digit", secret, body, sig[:63] + "\x00", hmacverify.ErrMalformedSignature, notHex},
+		{"NUL as the last digit", secret, body, sig[:63] + "\x00", hmacverify.ErrMalformedSignature, notHex},
 		{"64 bytes, not ASCII", secret, body, sig[:62] + "é", hmacverify.ErrMalformedSignature, notHex},
 
 		{"all zero", secret, body, strings.Repeat("0", 64), hmacverify.ErrSignatureMismatch, mismatch},
-		{"another body's", secret, body, examples(t)[1].sig, hmacverify.ErrSignatureMismatch, mismatch},
+		{"another body's signature", secret, body, examples(t)[1].sig, hmacverify.ErrSignatureMismatch, mismatch},
 		{"another secret", "secr3t2", body, sig, hmacverify.ErrSignatureMismatch, mismatch},
-		{"body with a newline", secret, append(bytes.Clone(body), '\n'), sig, hmacverify.ErrSignatureMismatch, mismatch},
+		{"body with a trailing newline", secret, append(bytes.Clone(body), '\n'), sig, hmacverify.ErrSignatureMismatch, mismatch},
 		{"truncated body", secret, body[:len(body)-1], sig, hmacverify.ErrSignatureMismatch, mismatch},
 		{"signed with the empty key", secret, nil, emptyKeySig, hmacverify.ErrSignatureMismatch, mismatch},
 	} {
@@ -159,22 +159,22 @@ func TestVerifyRejects(t *testing.T) {
 	}
 }
 
-// A comparison that stops early, or ignores some digits, accepts one of these.
+// A comparison that stopped early or skipped a digit would accept one of these.
 func TestEveryDigitCounts(t *testing.T) {
 	ex := examples(t)[0]
 	for i := range ex.sig {
 		sig := []byte(ex.sig)
-		sig[i] ^= 1 // another digit, or another letter up to g
+		sig[i] ^= 1 // for a and f, no longer a hex digit
 		for _, v := range verifiers {
 			if v.verify(secret, ex.body, string(sig)) == nil {
-				t.Errorf("%s accepts %s for %s", v.name, sig, ex.sig)
+				t.Errorf("%s: %s: got nil, want an error", v.name, sig)
 			}
 		}
 	}
 }
 
-// In FIPS 140-only mode, crypto/hmac panics for keys under 14 bytes. So does the
-// package, and New does so itself. The mode is per process.
+// In FIPS 140-only mode, crypto/hmac panics if a key is shorter than 14 bytes.
+// So do Sign, Verify, and New. The mode is per process.
 func TestFIPS140Only(t *testing.T) {
 	const mode = "fips140=only"
 	if os.Getenv("GODEBUG") != mode {
@@ -194,7 +194,7 @@ func TestFIPS140Only(t *testing.T) {
 		"New":    func() { hmacverify.New(long, short) },
 	} {
 		if !panics(call) {
-			t.Errorf("%s with a short secret: got no panic, want that of crypto/hmac", name)
+			t.Errorf("%s with a short secret: got no panic, want one from crypto/hmac", name)
 		}
 	}
 	if err := hmacverify.Verify(long, nil, hmacverify.Sign(long, nil)); err != nil {
@@ -208,9 +208,9 @@ func panics(f func()) (panicked bool) {
 	return false
 }
 
-// People copy the files into their own modules, whose go.mod sets the language
-// version. Before Go 1.22, a loop has one variable for all its iterations.
-func TestCopied(t *testing.T) {
+// People copy the files into modules with older language versions. Before Go
+// 1.22, all iterations of a loop share one variable.
+func TestFilesWorkWhenCopied(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, text []byte) {
 		t.Helper()
@@ -271,7 +271,7 @@ func skipUnderRace(t *testing.T) {
 	}
 }
 
-// FuzzVerify checks that each verifier gives the error that the reference gives.
+// FuzzVerify checks that each verifier agrees with the reference.
 func FuzzVerify(f *testing.F) {
 	for _, ex := range examples(f) {
 		f.Add(secret, ex.body, ex.sig)
@@ -285,8 +285,8 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, secret string, body []byte, sig string) {
 		valid := reference(secret, body)
 		n := min(len(sig), len(valid))
-		// A fuzzer cannot guess a signature, so try the valid one as well, and
-		// combinations of it with what the fuzzer found.
+		// A fuzzer cannot guess a signature, so also try the valid one, and
+		// mixtures of it and the fuzzer's.
 		for _, sig := range []string{sig, valid, sig[:n] + valid[n:], valid[:len(valid)-n] + sig[:n], valid + sig} {
 			var want error
 			switch {
@@ -312,7 +312,7 @@ func FuzzVerify(f *testing.F) {
 }
 
 // BenchmarkCheck compares the cost of verifying one body. The baseline is
-// sha256.Sum256; "new HMAC" is what most receivers do for each request.
+// sha256.Sum256; "new HMAC" is what most services do for each request.
 func BenchmarkCheck(b *testing.B) {
 	for _, size := range []struct {
 		name string

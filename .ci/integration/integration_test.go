@@ -1,5 +1,5 @@
-// Package integration proves the README's claims on the real routers, database, and
-// proxy.
+// Package integration tests the README's code with real routers and PostgreSQL,
+// and a receiver behind nginx.
 package integration
 
 import (

@@ -109,7 +109,7 @@ func TestNginx(t *testing.T) {
 		r := newRequest(t, "http://"+addr+tc.path, tc.body)
 		want := "HTTP/1.0[]"
 		if tc.path == "/chunks" {
-			// nginx passes chunks on if it does not have them all with the header.
+			// nginx sends chunks only if the body arrives after the header.
 			r.Body, r.ContentLength = io.NopCloser(&slowReader{text: tc.body}), -1
 			want = "HTTP/1.1[chunked]"
 		}
@@ -125,7 +125,7 @@ func TestNginx(t *testing.T) {
 	}
 }
 
-// A slowReader reads half of text, and the rest after a while.
+// A slowReader reads half of text, and the rest after a pause.
 type slowReader struct {
 	text string
 	half bool

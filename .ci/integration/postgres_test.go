@@ -27,7 +27,7 @@ import (
 )
 
 // inbox stores each delivery once. The event is not signed, so the index treats
-// all unknown events as the same one.
+// all unknown events as one.
 //
 //	CREATE TABLE deliveries (
 //		event text, signature text, idempotency_key text, body bytea,
@@ -66,7 +66,7 @@ func schema(t *testing.T) string {
 	return "CREATE TABLE" + strings.ReplaceAll(text, "//", "")
 }
 
-// serveInbox is the test's own binary as a receiver process. It prints its address.
+// serveInbox turns the test binary into a receiver. It prints its address.
 func serveInbox(url string) {
 	db, err := sql.Open("pgx", url)
 	if err != nil {
@@ -107,7 +107,7 @@ func startProcess(t *testing.T, database string) (cmd *exec.Cmd, url string) {
 	return cmd, "http://" + strings.TrimSpace(addr)
 }
 
-// A postgres is a PostgreSQL server in a temporary folder.
+// A postgres is a PostgreSQL server in a temporary directory.
 type postgres struct {
 	bin, dir, host, port string
 	attr                 *syscall.SysProcAttr // of the user that runs it
@@ -151,7 +151,7 @@ func (pg *postgres) run(t *testing.T, name string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(pg.bin, name), args...)
 	cmd.SysProcAttr, cmd.Dir = pg.attr, pg.dir
-	out, err := os.Create(filepath.Join(t.TempDir(), "out")) // a pipe would stay open in the server
+	out, err := os.Create(filepath.Join(t.TempDir(), "out")) // the server would keep a pipe open
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	db.SetMaxIdleConns(0) // so that none is from before a restart
+	db.SetMaxIdleConns(0) // no connection outlives a restart
 	if _, err := db.Exec(schema(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func TestPostgres(t *testing.T) {
 		return r
 	}
 
-	// Each delivery goes to all processes at the same time. One of them is killed.
+	// Each delivery goes to all processes at once. One of them is killed.
 	const senders, each, killAfter = 8, 100, 300
 	var requests atomic.Int64
 	var mu sync.Mutex
@@ -244,11 +244,11 @@ func TestPostgres(t *testing.T) {
 	stored := bodies(t, db)
 	for body := range accepted {
 		if n := len(slices.DeleteFunc(slices.Clone(stored), func(s string) bool { return s != body })); n != 1 {
-			t.Errorf("%q got 200 and is in the table %d times", body, n)
+			t.Errorf("%q got 200: got %d rows, want 1", body, n)
 		}
 	}
 
-	// A captured request under invented names adds one row, and every known event one.
+	// A captured request adds a row per known event, and one for all others.
 	events := []string{"chat-assigned", "chat-opened", "chat-closed", "chat-reopened", "chat-transferred", "chat-rated", "message-created"}
 	for i := range 50 {
 		events = append(events, fmt.Sprintf("invented-%d\xff", i))
@@ -259,10 +259,10 @@ func TestPostgres(t *testing.T) {
 		}
 	}
 	if got, want := len(bodies(t, db))-len(stored), 8; got != want {
-		t.Errorf("got %d rows more, want %d", got, want)
+		t.Errorf("got %d new rows, want %d", got, want)
 	}
 
-	// Without a database, a delivery is not accepted. Afterwards it is.
+	// Without the database, a delivery gets 500. Later it gets 200.
 	pg.stop(t)
 	if got := do(t, sign(urls[1], "chat-rated", `{"late":true}`)); got != "500 not stored\n" {
 		t.Errorf("without a database: got %q, want 500", got)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Every Go block of the README is a piece of a Go file of the repository, line for
-// line, and every line of its router table stands in a test.
+// Every Go block of the README is in a Go file of the repository, line for
+// line, and every line of its router table is in routers_test.go.
 func TestReadme(t *testing.T) {
 	files := make(map[string]string) // without indentation
 	root := filepath.Join("..", "..")
@@ -34,7 +34,7 @@ func TestReadme(t *testing.T) {
 			found = found || strings.Contains(text, "\n"+unindent(block[1]))
 		}
 		if !found {
-			t.Errorf("not a piece of a Go file:\n%s", block[1])
+			t.Errorf("not in any Go file:\n%s", block[1])
 		}
 	}
 	_, table, _ := strings.Cut(readme, "## Behind routers")

@@ -32,8 +32,8 @@ func verify(rc *hmacverify.Receiver) gin.HandlerFunc {
 	}
 }
 
-// question returns the question of a request that passed through a Receiver, and its
-// body.
+// question returns the question and the body of a request that passed through a
+// Receiver.
 func question(r *http.Request) (string, error) {
 	p, err := hmacverify.PayloadFrom(r.Context())
 	if err != nil {
@@ -43,8 +43,8 @@ func question(r *http.Request) (string, error) {
 	return p.Question + "\n" + string(body), err
 }
 
-// routers returns a router of each kind. Its handler at /guuru, which is of the
-// router's own kind, calls ran and responds with the question and the body.
+// routers returns a router of each kind. At /guuru, a handler of the router's
+// type calls ran and responds with the question and the body.
 func routers(rc *hmacverify.Receiver, ran func()) map[string]http.Handler {
 	all := make(map[string]http.Handler)
 	deliver := func(w http.ResponseWriter, r *http.Request) {
@@ -121,7 +121,7 @@ func TestRouters(t *testing.T) {
 			{"authentic", body, sig, "200 " + asked + "\n" + body, 1},
 			{"unsigned", body, "", rejected, 0},
 			{"forged", strings.Replace(body, `"rating":1`, `"rating":5`, 1), sig, rejected, 0},
-			{"signature malformed", body, "sha256=" + sig, rejected, 0},
+			{"malformed signature", body, "sha256=" + sig, rejected, 0},
 		} {
 			runs = 0
 			r := newRequest(t, server.URL+"/guuru", tc.body)
@@ -135,8 +135,8 @@ func TestRouters(t *testing.T) {
 	}
 }
 
-// The README warns of this: gin runs the next handler after one that only responds.
-func TestGinWrapHDoesNotStop(t *testing.T) {
+// The README warns of this: gin runs the next handler after a rejection.
+func TestGinWrapHRunsNextHandler(t *testing.T) {
 	runs := 0
 	handler := func(c *gin.Context) { runs++ }
 	rc := newReceiver(t)
@@ -144,6 +144,6 @@ func TestGinWrapHDoesNotStop(t *testing.T) {
 	g.POST("/guuru", gin.WrapH(rc.Handler(http.NotFoundHandler())), handler)
 	g.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/guuru", strings.NewReader("forged")))
 	if runs != 1 {
-		t.Errorf("got %d runs of the handler for a forged request: the README warns of 1", runs)
+		t.Errorf("got %d runs of the handler for a forged request, want 1", runs)
 	}
 }
