@@ -259,9 +259,9 @@ func (rc *Receiver) readBody(w http.ResponseWriter, r *http.Request) ([]byte, er
 	return body, nil
 }
 
-// describe adds the length of the body to err. It shows whether earlier
-// middleware has read or changed the body, which looks like a forgery
-// otherwise.
+// describe adds the length of the body to err. A length other than
+// Content-Length shows that earlier middleware has read or changed the body,
+// which would otherwise look like a forgery.
 func describe(err error, r *http.Request, body []byte) error {
 	err = fmt.Errorf("%w: read %d bytes of body", err, len(body))
 	if r.ContentLength >= 0 && r.ContentLength != int64(len(body)) {

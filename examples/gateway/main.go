@@ -112,8 +112,8 @@ func newProxy(target *url.URL) http.Handler {
 	}
 }
 
-// isDelivered reports whether to pass a header on. Many backends take
-// X-Guuru_Event for X-Guuru-Event, so names with an underscore do not pass.
+// isDelivered reports whether to pass a header on. Many backends read
+// X-Guuru-Hmac_Sha256 as X-Guuru-Hmac-Sha256, so underscores do not pass.
 func isDelivered(name string) bool {
 	return name == "Content-Type" || name == hmacverify.IdempotencyKeyHeader ||
 		strings.HasPrefix(name, "X-Guuru-") && !strings.Contains(name, "_")

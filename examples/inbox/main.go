@@ -47,7 +47,7 @@ func main() {
 		slog.Warn("rejected", "from", r.RemoteAddr, "err", err)
 		hmacverify.DefaultErrorHandler(w, r, err)
 	}
-	listener, err := net.Listen("tcp", *addr) // a second start fails here, before open
+	listener, err := net.Listen("tcp", *addr) // a second start on addr fails here
 	check("listen", err)
 	server := &http.Server{
 		Handler:        rc.Handler(open(*name)),
@@ -147,7 +147,7 @@ func (in *inbox) checkSize(n int) {
 	}
 }
 
-// format matches a line, and a line cut short with some end of sample added.
+// format matches a line, and a truncated one completed by an end of sample.
 var format = regexp.MustCompile(`^{"time":"[-\dT:.]+Z","event":"((?:\\.|[^\\"\x00-\x1f])*)",` +
 	`"idempotencyKey":"(?:\\.|[^\\"\x00-\x1f])*","signature":"([\da-f]{64})","body":"[\w+/]+=*"}\n$`)
 var sample = `{"time":"00Z","event":"0","idempotencyKey":"0","signature":"` +
