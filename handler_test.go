@@ -209,8 +209,8 @@ func signed(body string) *http.Request {
 }
 
 // serve passes r to rc. It returns the response and the request that the next
-// handler received, or nil if r was rejected. The next
-// handler responds as Guuru's samples do.
+// handler received, or nil if r was rejected. The next handler responds as
+// Guuru's samples do.
 func serve(rc *hmacverify.Receiver, r *http.Request) (w *httptest.ResponseRecorder, passed *http.Request) {
 	w = httptest.NewRecorder()
 	rc.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -467,7 +467,7 @@ func TestHandlerRejects(t *testing.T) {
 	}
 }
 
-// It is used without an ErrorHandler, and takes any error.
+// DefaultErrorHandler responds if ErrorHandler is nil, and takes any error.
 func TestDefaultErrorHandler(t *testing.T) {
 	w, _ := serve(newReceiver(t, secret), post([]byte("{}"), ""))
 	missing.check(t, w)

@@ -110,7 +110,14 @@ func TestNginx(t *testing.T) {
 		want := "HTTP/1.0[]"
 		if tc.path == "/chunks" {
 			// nginx sends chunks only if the body arrives after the header.
-			r.Body, r.ContentLength = io.NopCloser(&slowReader{text: tc.body}), -1
+			body, w := io.Pipe()
+			go func() {
+				io.WriteString(w, tc.body[:100])
+				time.Sleep(100 * time.Millisecond)
+				io.WriteString(w, tc.body[100:])
+				w.Close()
+			}()
+			r.Body, r.ContentLength = body, -1
 			want = "HTTP/1.1[chunked]"
 		}
 		if tc.sig != "" {
@@ -123,25 +130,4 @@ func TestNginx(t *testing.T) {
 			t.Errorf("%s: the receiver got %v, want %v", tc.path, got, want)
 		}
 	}
-}
-
-// A slowReader reads half of text, and the rest after a pause.
-type slowReader struct {
-	text string
-	half bool
-}
-
-func (r *slowReader) Read(p []byte) (int, error) {
-	if r.text == "" {
-		return 0, io.EOF
-	}
-	n := copy(p, r.text)
-	if r.half {
-		time.Sleep(100 * time.Millisecond)
-	} else {
-		n = copy(p, r.text[:len(r.text)/2])
-		r.half = true
-	}
-	r.text = r.text[n:]
-	return n, nil
 }

@@ -95,10 +95,7 @@ func newProxy(target *url.URL) http.Handler {
 			// request again if the backend closes the connection. The backend
 			// may then receive it twice.
 			body, _ := io.ReadAll(r.In.Body)
-			signature := r.In.Header.Get(hmacverify.SignatureHeader)
-			if hmacverify.Verify(os.Getenv("GUURU_SECRET"), body, signature) != nil {
-				slog.Info("signed with the previous secret")
-			}
+			logPrevious(body, r.In.Header.Get(hmacverify.SignatureHeader))
 			r.Out.GetBody = func() (io.ReadCloser, error) {
 				return io.NopCloser(bytes.NewReader(body)), nil
 			}
@@ -109,6 +106,17 @@ func newProxy(target *url.URL) http.Handler {
 				"signature", r.Header.Get(hmacverify.SignatureHeader))
 			w.WriteHeader(http.StatusBadGateway)
 		},
+	}
+}
+
+// logPrevious logs a delivery that the new secret did not sign, so that you can
+// see whether the previous one is still in use.
+func logPrevious(body []byte, sig string) {
+	if os.Getenv("GUURU_SECRET_PREVIOUS") == "" {
+		return
+	}
+	if hmacverify.Verify(os.Getenv("GUURU_SECRET"), body, sig) != nil {
+		slog.Info("signed with the previous secret")
 	}
 }
 
