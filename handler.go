@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -22,16 +23,16 @@ import (
 // Request headers besides [SignatureHeader]. They are not signed.
 const (
 	EventHeader          = "X-Guuru-Event"   // names the event
-	IdempotencyKeyHeader = "Idempotency-Key" // for detecting duplicates
+	IdempotencyKeyHeader = "Idempotency-Key" // for duplicates only; see DeliveryID
 )
 
 // Values of [EventHeader].
 const (
 	EventChatAssigned    = "chat-assigned"    // offered to experts
 	EventChatOpened      = "chat-opened"      // taken by an expert
-	EventChatClosed      = "chat-closed"      // a chat-rated follows
+	EventChatClosed      = "chat-closed"      // chat-rated follows
 	EventChatReopened    = "chat-reopened"    // opened again
-	EventChatTransferred = "chat-transferred" // to your own staff; a chat-rated follows
+	EventChatTransferred = "chat-transferred" // to your own staff; chat-rated follows
 	EventChatRated       = "chat-rated"       // rated by the user
 	EventMessageCreated  = "message-created"  // may not have the fields of Payload
 )
@@ -40,18 +41,19 @@ const (
 // 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
-// More reasons to reject a request, and an error from [PayloadFrom].
+// Errors of [Receiver.Handler] and [PayloadFrom], besides those of [Verify].
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
 	// ErrMalformedPayload means that the body is not JSON. The error from
 	// encoding/json is wrapped with it.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
-	// ErrNoPayload means that the request did not come through a [Receiver].
+	// ErrNoPayload means that the request was not verified: the handler is not
+	// behind [Receiver.Handler], or it passed another context to [PayloadFrom].
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
 )
 
-// A Receiver passes a request on only if its signature is valid for its body:
+// A Receiver authenticates requests from Guuru:
 //
 //	rc, err := hmacverify.New(os.Getenv("GUURU_SECRET"))
 //	if err != nil {
@@ -59,28 +61,9 @@ var (
 //	}
 //	http.Handle("/guuru", rc.Handler(http.HandlerFunc(deliver)))
 //
-// To log rejected requests, see the ErrorHandler example. The next handler
-// should respond with 200 to events that it ignores, and with 500 only if it
-// cannot process one:
+// For deliver, see the example of [PayloadFrom].
 //
-//	func deliver(w http.ResponseWriter, r *http.Request) {
-//		switch event := r.Header.Get(hmacverify.EventHeader); event {
-//		case hmacverify.EventChatRated:
-//			p, err := hmacverify.PayloadFrom(r.Context())
-//			if err != nil {
-//				slog.Error("payload not decoded", "event", event, "err", err,
-//					"signature", r.Header.Get(hmacverify.SignatureHeader))
-//				http.Error(w, "payload not decoded", http.StatusInternalServerError)
-//				return
-//			}
-//			slog.Info(event, "user", p.User.Name, "rating", p.Rating)
-//		default:
-//			slog.Info("ignored", "event", event)
-//		}
-//		io.WriteString(w, "Success!")
-//	}
-//
-// The zero Receiver has no secret and rejects everything. A Receiver is safe
+// The zero Receiver has no secret and rejects every request. A Receiver is safe
 // for concurrent use once its fields are set. Printing it reveals no secret.
 type Receiver struct {
 	// MaxBodyBytes limits the length of the body. Zero or less means
@@ -89,105 +72,67 @@ type Receiver struct {
 
 	// ErrorHandler responds to rejected requests. Nil means
 	// DefaultErrorHandler. It must write a response; otherwise net/http sends
-	// 200 OK and Guuru considers the delivery accepted. The rest of the body
-	// may still be in r.Body, which has no limit. To read it, use
-	// http.MaxBytesReader.
+	// 200 OK and Guuru considers the delivery accepted.
+	//
+	// It receives a copy of the request. The copy's Body yields what was read,
+	// if anything was, or else the unread body, limited to MaxBodyBytes.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
-	macs []*sync.Pool // of *keyedMAC; one for each secret
+	signers *sync.Pool // of *signer; nil if New did not make the Receiver
 }
 
 // New returns a Receiver that accepts a body signed with any of secrets, which
 // are tried in order. To rotate the secret, pass the new and the previous one
-// until no more deliveries are signed with the previous one.
+// until no delivery is signed with the previous one any more.
 //
 // If there are no secrets, or if any is empty, New returns nil and an error
 // that wraps [ErrEmptySecret]. A secret that ends in a line break is also an
 // error: most likely it was read from a file with its trailing newline, and no
-// delivery would match it. In FIPS 140-only mode, New panics if a secret is
-// shorter than 14 bytes, as crypto/hmac does.
+// delivery would match it.
+//
+// In FIPS 140-only mode, New panics if a secret is shorter than 14 bytes, as
+// crypto/hmac does.
 func New(secrets ...string) (*Receiver, error) {
 	if len(secrets) == 0 {
 		return nil, ErrEmptySecret
 	}
-	if i := slices.Index(secrets, ""); i >= 0 {
+	if i := slices.IndexFunc(secrets, isEmpty); i >= 0 {
 		return nil, fmt.Errorf("%w (%d of %d)", ErrEmptySecret, i+1, len(secrets))
 	}
-	rc := new(Receiver)
-	for i, secret := range secrets {
-		if strings.HasSuffix(secret, "\n") || strings.HasSuffix(secret, "\r") {
-			return nil, fmt.Errorf("hmacverify: secret %d of %d ends in a line break", i+1, len(secrets))
-		}
-		rc.macs = append(rc.macs, newMACs(secret))
+	if i := slices.IndexFunc(secrets, endsInLineBreak); i >= 0 {
+		return nil, fmt.Errorf("hmacverify: secret %d of %d ends in a line break", i+1, len(secrets))
 	}
-	return rc, nil
+	secrets = slices.Clone(secrets) // the caller may change its slice later
+	signers := &sync.Pool{New: func() any { return newSigner(secrets) }}
+	signers.Put(newSigner(secrets)) // a secret too short for FIPS panics here, not later
+	return &Receiver{signers: signers}, nil
 }
 
-// newMACs returns a pool of HMACs keyed with secret. It makes the first one at
-// once, so that a short key in FIPS 140-only mode panics in New.
-func newMACs(secret string) *sync.Pool {
-	newMAC := func() any { return &keyedMAC{Hash: hmac.New(sha256.New, []byte(secret))} }
-	pool := &sync.Pool{New: newMAC}
-	pool.Put(newMAC())
-	return pool
-}
-
-// A keyedMAC signs many bodies. It is keyed once and reuses the memory for its
-// results.
-type keyedMAC struct {
-	hash.Hash
-	sum [sha256.Size]byte
-	hex [2 * sha256.Size]byte
-}
-
-// sign returns the signature of body. The next call overwrites it.
-func (m *keyedMAC) sign(body []byte) []byte {
-	m.Reset() // to the keyed state
-	m.Write(body)
-	hex.Encode(m.hex[:], m.Sum(m.sum[:0]))
-	return m.hex[:]
-}
-
-// Verify is like the function [Verify], but accepts a signature made with any
-// of the receiver's secrets. Use it for bodies that do not arrive over
-// net/http, such as those from a queue. On a nil or zero Receiver, it returns
-// [ErrEmptySecret]. It is faster than the function for short bodies, and
-// normally does not allocate if sig has the right format.
-func (rc *Receiver) Verify(body []byte, sig string) error {
-	if rc == nil || len(rc.macs) == 0 {
-		return ErrEmptySecret
-	}
-	for _, pool := range rc.macs {
-		mac := pool.Get().(*keyedMAC)
-		valid := hmac.Equal(mac.sign(body), []byte(sig))
-		pool.Put(mac)
-		if valid {
-			return nil
-		}
-	}
-	return cmp.Or(checkFormat(sig), ErrSignatureMismatch)
+func endsInLineBreak(secret string) bool {
+	return strings.HasSuffix(secret, "\n") || strings.HasSuffix(secret, "\r")
 }
 
 // Handler returns a handler that passes valid requests to next and all others
 // to ErrorHandler. It panics if rc or next is nil. The method value rc.Handler
-// is middleware for routers. A rejection has the first error that applies:
+// is middleware for routers. A request is rejected with the first of these
+// errors that applies:
 //
-//   - [ErrEmptySecret] if the Receiver was not made by [New];
-//   - [ErrMethodNotAllowed] if the method is not POST;
-//   - [ErrMissingSignature] if [SignatureHeader] is absent or empty;
-//   - [ErrMalformedSignature] if it is malformed or appears more than once;
-//   - [*http.MaxBytesError] if the body is longer than MaxBodyBytes;
-//   - the error from reading the body, for example if it is truncated;
-//   - [ErrSignatureMismatch] if the signature is not valid under any secret;
-//   - [ErrMalformedPayload] if the body is not JSON, or is nested deeper than
+//  1. [ErrEmptySecret] if the Receiver was not made by [New];
+//  2. [ErrMethodNotAllowed] if the method is not POST;
+//  3. [ErrMissingSignature] if [SignatureHeader] is absent or empty, or
+//     [ErrMalformedSignature] if it is malformed or appears more than once;
+//  4. [*http.MaxBytesError] if the body is longer than MaxBodyBytes, or the
+//     error from reading the body, for example if it is truncated;
+//  5. [ErrSignatureMismatch] if the signature is not valid under any secret;
+//  6. [ErrMalformedPayload] if the body is not JSON, or is nested deeper than
 //     encoding/json supports. Any other JSON is accepted.
 //
 // The next handler receives a copy of the request. Its context carries the
 // payload (see [PayloadFrom]), its Body yields the signed bytes again, and its
 // ContentLength is the number of those bytes.
 //
-// Handler buffers the body as it arrives and never allocates by Content-Length.
-// To limit the time for that, set the timeouts of [http.Server].
+// Handler buffers the body as it arrives. Content-Length does not make it
+// allocate. To limit how long reading may take, set [http.Server.ReadTimeout].
 func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	if rc == nil {
 		panic("hmacverify: nil Receiver")
@@ -196,119 +141,149 @@ func (rc *Receiver) Handler(next http.Handler) http.Handler {
 		panic("hmacverify: nil handler")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := rc.authenticate(w, r)
-		if err != nil {
-			rc.reject(w, r, err)
-			return
+		d := new(delivery)
+		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, d))
+		err := rc.receive(w, r, d)
+		switch {
+		case err == nil:
+			next.ServeHTTP(w, r)
+		case rc.ErrorHandler != nil:
+			rc.ErrorHandler(w, r, err)
+		default:
+			DefaultErrorHandler(w, r, err)
 		}
-		p, err := ParsePayload(body)
-		if errors.Is(err, ErrMalformedPayload) {
-			rc.reject(w, r, err)
-			return
-		}
-		next.ServeHTTP(w, accepted(r, body, parsed{p, err}))
 	})
 }
 
-// authenticate returns the body of r if its signature is valid.
-func (rc *Receiver) authenticate(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if len(rc.macs) == 0 {
-		return nil, ErrEmptySecret
-	}
-	if r.Method != http.MethodPost {
-		return nil, ErrMethodNotAllowed
-	}
-	sig, err := signature(r.Header)
-	if err != nil {
-		return nil, err
-	}
-	body, err := rc.readBody(w, r)
-	if err != nil {
-		return nil, err
-	}
-	if err := rc.Verify(body, sig); err != nil {
-		return nil, describe(err, r, body)
-	}
-	return body, nil
-}
-
-func signature(h http.Header) (string, error) {
-	sigs := h[SignatureHeader]
-	if len(sigs) == 0 {
-		return "", ErrMissingSignature
-	}
-	if len(sigs) > 1 {
-		// Ambiguous: a proxy in front may have checked a different one.
-		return "", fmt.Errorf("%w: %d headers, want 1", ErrMalformedSignature, len(sigs))
-	}
-	return sigs[0], checkFormat(sigs[0])
-}
-
-func (rc *Receiver) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.Body == nil { // r did not come from a server
-		return nil, nil
-	}
+// receive takes the steps that Handler documents. It reads r.Body, replaces it
+// with what was read, and puts the payload of a valid request into d.
+func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery) error {
 	limit := rc.MaxBodyBytes
 	if limit <= 0 {
 		limit = DefaultMaxBodyBytes
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if r.Body == nil { // r did not come from a server
+		r.Body = http.NoBody
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
+
+	if rc.signers == nil {
+		return ErrEmptySecret
+	}
+	if r.Method != http.MethodPost {
+		// A client can send a method of any length. The log needs only its beginning.
+		return fmt.Errorf("%w: %.20s", ErrMethodNotAllowed, r.Method)
+	}
+
+	sigs := r.Header[SignatureHeader]
+	if len(sigs) == 0 {
+		return ErrMissingSignature
+	}
+	if len(sigs) > 1 {
+		// Ambiguous: a proxy in front may have checked a different one.
+		return fmt.Errorf("%w: %d headers, want 1", ErrMalformedSignature, len(sigs))
+	}
+	sig := sigs[0]
+	if err := checkFormat(sig); err != nil {
+		return err
+	}
+
+	body, err := io.ReadAll(r.Body)
+	d.body.Reset(body)
+	r.Body = d
 	if err != nil {
-		return nil, fmt.Errorf("hmacverify: read body, MaxBodyBytes %d: %w", limit, err)
+		// Middleware in front may have set a smaller limit.
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			return fmt.Errorf("hmacverify: body over limit of %d bytes: %w", tooLarge.Limit, err)
+		}
+		return fmt.Errorf("hmacverify: read body: %w", err)
 	}
-	return body, nil
-}
 
-// describe adds the length of the body to err. A length other than
-// Content-Length shows that earlier middleware has read or changed the body,
-// which would otherwise look like a forgery.
-func describe(err error, r *http.Request, body []byte) error {
-	err = fmt.Errorf("%w: read %d bytes of body", err, len(body))
-	if r.ContentLength >= 0 && r.ContentLength != int64(len(body)) {
-		err = fmt.Errorf("%w, Content-Length %d", err, r.ContentLength)
+	if err := rc.Verify(body, sig); err != nil {
+		// Unequal numbers show that middleware in front has read or changed the
+		// body, which would otherwise look like a forgery.
+		return fmt.Errorf("%w: read %d bytes, Content-Length %d", err, len(body), r.ContentLength)
 	}
-	return err
-}
 
-func (rc *Receiver) reject(w http.ResponseWriter, r *http.Request, err error) {
-	handle := rc.ErrorHandler
-	if handle == nil {
-		handle = DefaultErrorHandler
+	payload, err := ParsePayload(body)
+	if payload == nil {
+		return err
 	}
-	handle(w, r, err)
-}
-
-// accepted returns a copy of r for the next handler.
-func accepted(r *http.Request, body []byte, p parsed) *http.Request {
-	r = r.WithContext(context.WithValue(r.Context(), contextKey{}, p))
-	r.Body = &signedBody{*bytes.NewReader(body)}
+	d.payload, d.err = payload, err
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding = nil // the length is known
-	return r
+	return nil
 }
 
-// A signedBody has only the methods of an io.ReadCloser.
-type signedBody struct{ r bytes.Reader }
-
-func (b *signedBody) Read(p []byte) (int, error) { return b.r.Read(p) }
-func (b *signedBody) Close() error               { return nil }
-
-// parsed is what ParsePayload returned. It is stored in the context under
-// contextKey.
-type parsed struct {
-	payload *Payload
+// A delivery is what a Receiver adds to a request: in the context, under
+// contextKey, what [ParsePayload] returned; and as the Body, what was read.
+type delivery struct {
+	payload *Payload // nil until the request is verified
 	err     error
+	body    bytes.Reader
 }
+
+func (d *delivery) Read(p []byte) (int, error) { return d.body.Read(p) }
+func (d *delivery) Close() error               { return nil }
 
 type contextKey struct{}
 
-// DefaultErrorHandler responds to a rejected request with a line of plain text.
-// The status is 500 for [ErrEmptySecret], 405 for [ErrMethodNotAllowed], 413
-// for [*http.MaxBytesError], and 400 otherwise. For a missing, malformed, or
-// invalid signature, the text is the one that the samples in Guuru's
-// documentation use. The response never contains the text of err; log it
-// instead.
+// Verify is like the function [Verify], but accepts a signature made with any
+// of the receiver's secrets. Use it for bodies that do not arrive over
+// net/http, such as those from a queue. On a nil or zero Receiver, it returns
+// [ErrEmptySecret]. It is faster than the function for short bodies, and
+// normally does not allocate if sig has the right format.
+func (rc *Receiver) Verify(body []byte, sig string) error {
+	if rc == nil || rc.signers == nil {
+		return ErrEmptySecret
+	}
+	s := rc.signers.Get().(*signer)
+	defer rc.signers.Put(s)
+	for _, mac := range s.macs {
+		if hmac.Equal(s.sign(mac, body), []byte(sig)) {
+			return nil
+		}
+	}
+	return cmp.Or(checkFormat(sig), ErrSignatureMismatch)
+}
+
+// A signer signs one body at a time with each secret. It is reused, since
+// keying an HMAC costs more than signing a short body.
+type signer struct {
+	macs   []hash.Hash // one for each secret
+	sum    [sha256.Size]byte
+	digits [2 * sha256.Size]byte
+}
+
+func newSigner(secrets []string) *signer {
+	s := new(signer)
+	for _, secret := range secrets {
+		s.macs = append(s.macs, hmac.New(sha256.New, []byte(secret)))
+	}
+	return s
+}
+
+// sign returns the signature of body. The next call overwrites it.
+func (s *signer) sign(mac hash.Hash, body []byte) []byte {
+	mac.Reset() // to the keyed state
+	mac.Write(body)
+	hex.Encode(s.digits[:], mac.Sum(s.sum[:0]))
+	return s.digits[:]
+}
+
+// DefaultErrorHandler logs why a request was rejected and responds to it.
+//
+// It logs to [slog.Default] at level WARN, with the message "rejected", err
+// under the key err, and the client's address, which may be a proxy's, under
+// from. An ErrorHandler that calls it need not log err.
+//
+// The response is a line of plain text. Its status is 500 for [ErrEmptySecret],
+// 405 for [ErrMethodNotAllowed], 413 for [*http.MaxBytesError], and 400
+// otherwise. For a missing, malformed, or invalid signature, the text is the
+// one that the samples in Guuru's documentation use. The response never
+// contains the text of err.
 func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
+	slog.WarnContext(r.Context(), "rejected", "err", err, "from", r.RemoteAddr)
 	status, text := http.StatusBadRequest, "Invalid request, unreadable body"
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -331,17 +306,41 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	io.WriteString(w, text)
 }
 
-// Payload is the body of a chat event. Guuru may omit fields without a value.
-// They are zero here, and [json.Marshal] omits them, too.
+// DeliveryID returns the key by which to detect duplicates and replays: the
+// name of the event, a hyphen, and sig. A delivery that arrives again has the
+// same key, whatever its Idempotency-Key, which is not signed.
+//
+// The event is not signed either. Any event but the seven constants, which are
+// case-sensitive, counts as "unknown", so that a replay cannot get a new key by
+// inventing one. Two deliveries of one event with equal bodies have the same
+// key. After a rotation, a redelivery has a new signature and another key.
+//
+// The key has at most 81 characters and is safe as a file name. DeliveryID
+// panics if sig is not 64 lowercase hex digits: call it only after [Verify].
+func DeliveryID(event, sig string) string {
+	if err := checkFormat(sig); err != nil {
+		panic(err)
+	}
+	switch event {
+	case EventChatAssigned, EventChatOpened, EventChatClosed, EventChatReopened,
+		EventChatTransferred, EventChatRated, EventMessageCreated:
+		return event + "-" + sig
+	}
+	return "unknown-" + sig
+}
+
+// Payload is the body of a chat event. Omitted fields are zero, and
+// [json.Marshal] omits zero fields. No field identifies a delivery; see
+// [DeliveryID].
 type Payload struct {
-	ID            string `json:"id,omitzero"`
-	User          User   `json:"user,omitzero"`
-	Question      string `json:"question,omitzero"`
-	Status        string `json:"status,omitzero"`
-	Language      string `json:"language,omitzero"`
-	TranscriptURL string `json:"transcriptURL,omitzero"`
-	Rating        int    `json:"rating,omitzero"`
-	Category      string `json:"category,omitzero"`
+	ID            string `json:"id,omitzero"`            // in none of the documented bodies
+	User          User   `json:"user,omitzero"`          // who asked
+	Question      string `json:"question,omitzero"`      // as the user wrote it
+	Status        string `json:"status,omitzero"`        // "rated" in all documented bodies
+	Language      string `json:"language,omitzero"`      // such as "en"
+	TranscriptURL string `json:"transcriptURL,omitzero"` // another in each documented body
+	Rating        int    `json:"rating,omitzero"`        // 0 if absent; 1 in all documented bodies
+	Category      string `json:"category,omitzero"`      // such as "general"
 	CreatedAt     Millis `json:"createdAt,omitzero"`
 	AcceptedAt    Millis `json:"acceptedAt,omitzero"`
 	ClosedAt      Millis `json:"closedAt,omitzero"`
@@ -351,10 +350,10 @@ type Payload struct {
 // User is the person who asked the question.
 type User struct {
 	Name   string `json:"name,omitzero"`
-	Email  string `json:"email,omitzero"`
-	Locale string `json:"locale,omitzero"`
-	IsLead bool   `json:"isLead,omitzero"`
-	IsUser bool   `json:"isUser,omitzero"`
+	Email  string `json:"email,omitzero"`  // "" in all documented bodies
+	Locale string `json:"locale,omitzero"` // such as "en"
+	IsLead bool   `json:"isLead,omitzero"` // in none of the documented bodies
+	IsUser bool   `json:"isUser,omitzero"` // in none of the documented bodies
 }
 
 // Millis is a time in milliseconds since the Unix epoch. It is 0 if the time is
@@ -375,11 +374,13 @@ func (m Millis) Time() time.Time {
 // nil and an error that wraps [ErrMalformedPayload] and the error from
 // encoding/json.
 //
-// Schema changes do not block deliveries. Unknown fields are ignored. If the
-// body or a field has an unexpected type, ParsePayload sets the other fields
-// and returns the payload together with an error that wraps
-// [*json.UnmarshalTypeError]. A nil error does not prove that the body
-// described a chat: the payload may be zero.
+// If Guuru changes a field, your handler still gets the delivery. If the body
+// or a field has an unexpected type, ParsePayload sets the other fields and
+// returns the payload together with an error that wraps
+// [*json.UnmarshalTypeError]. For an integer field, 4.0 and 1.5e12 are such
+// types. Unknown fields are ignored. As always in encoding/json, names match in
+// any case, and of equal names the last one counts. The bodies null and {} give
+// an empty Payload and no error.
 func ParsePayload(body []byte) (*Payload, error) {
 	p := new(Payload)
 	err := json.Unmarshal(body, p)
@@ -395,15 +396,18 @@ func ParsePayload(body []byte) (*Payload, error) {
 
 // PayloadFrom returns what [ParsePayload] returned for the request that ctx
 // belongs to. If the error wraps [*json.UnmarshalTypeError], the signature is
-// valid, and the request's Body still has the raw bytes. If the request did not
-// pass through [Receiver.Handler], PayloadFrom returns nil and [ErrNoPayload].
+// valid, and the request's Body still has the raw bytes.
+//
+// If the error is [ErrNoPayload], the request was not verified: do not use its
+// Body. Either the handler is not behind [Receiver.Handler], or ctx is not the
+// request's. In gin, call PayloadFrom(c.Request.Context()), not PayloadFrom(c).
 //
 // All calls for a request return the same pointer. Do not modify the payload
 // while other goroutines use it.
 func PayloadFrom(ctx context.Context) (*Payload, error) {
-	p, ok := ctx.Value(contextKey{}).(parsed)
-	if !ok {
+	d, ok := ctx.Value(contextKey{}).(*delivery)
+	if !ok || d.payload == nil {
 		return nil, ErrNoPayload
 	}
-	return p.payload, p.err
+	return d.payload, d.err
 }

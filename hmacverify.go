@@ -5,14 +5,14 @@
 //		return err // do not trust body
 //	}
 //
+// In an HTTP service, let a [Receiver] read and verify requests.
+//
 // The signature is HMAC-SHA256 (RFC 2104) of the raw body. It does not cover
 // the method, the URL, the time, or any header. Anyone who captures a request
-// can send it again with another event name or idempotency key. To detect
-// duplicates, remember the signature and the event name, and treat all unknown
-// names as one. A body has exactly one valid signature for each secret.
+// can send it again with another event name or idempotency key. [DeliveryID]
+// returns a key by which to detect duplicates and replays.
 //
-// For an HTTP service, use the Receiver in handler.go. All functions are safe
-// for concurrent use. Guuru documents its webhooks at
+// All functions are safe for concurrent use. Guuru documents its webhooks at
 // https://developers.guuru.com/docs/webhooks/examples.
 package hmacverify
 
@@ -30,11 +30,11 @@ import (
 // format of [Sign].
 const SignatureHeader = "X-Guuru-Hmac-Sha256"
 
-// Reasons to reject a signature. Use [errors.Is]: they may be wrapped with
-// details.
+// Errors of [Verify]. Use [errors.Is]: they may be wrapped with details.
 var (
 	// ErrEmptySecret means that there is no secret to verify with. HMAC accepts
-	// an empty key, but then anyone can sign.
+	// an empty key, but then anyone can sign. A secret of NUL bytes only also
+	// counts as empty, because HMAC pads keys with zeros.
 	ErrEmptySecret = errors.New("hmacverify: empty secret")
 	// ErrMissingSignature means that the signature is absent or empty.
 	ErrMissingSignature = errors.New("hmacverify: missing signature")
@@ -51,12 +51,18 @@ var (
 // not compare with ==: its timing reveals how many leading digits match.
 //
 // Sign takes any secret, even an empty one, which Verify rejects. In FIPS
-// 140-only mode, Sign panics if secret is shorter than 14 bytes, as crypto/hmac
-// does.
+// 140-only mode, it panics for a short secret, as [New] does.
 func Sign(secret string, body []byte) string {
+	digits := sign(secret, body)
+	return string(digits[:])
+}
+
+// sign returns the digits in an array, which costs no allocation.
+func sign(secret string, body []byte) (digits [2 * sha256.Size]byte) {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
-	return hex.EncodeToString(mac.Sum(nil))
+	hex.Encode(digits[:], mac.Sum(nil))
+	return digits
 }
 
 // Verify returns nil if sig is exactly what [Sign] returns for secret and body.
@@ -64,19 +70,24 @@ func Sign(secret string, body []byte) string {
 // [ErrMissingSignature], [ErrMalformedSignature], or [ErrSignatureMismatch].
 //
 // Pass the body exactly as it arrived. A nil body is an empty body. Uppercase
-// digits, prefixes, and whitespace in sig are rejected as malformed.
+// digits, prefixes, and whitespace in sig are rejected as malformed, so a body
+// has exactly one valid signature for each secret.
 //
-// The comparison takes constant time. In FIPS 140-only mode, Verify panics if
-// secret is shorter than 14 bytes, as crypto/hmac does.
+// The comparison takes constant time. In FIPS 140-only mode, Verify panics for
+// a short secret, as [New] does.
 func Verify(secret string, body []byte, sig string) error {
-	if secret == "" {
+	if isEmpty(secret) {
 		return ErrEmptySecret
 	}
-	if !hmac.Equal([]byte(Sign(secret, body)), []byte(sig)) {
+	if digits := sign(secret, body); !hmac.Equal(digits[:], []byte(sig)) {
 		return cmp.Or(checkFormat(sig), ErrSignatureMismatch)
 	}
 	return nil
 }
+
+// isEmpty reports whether secret is the empty key to HMAC, which pads keys with
+// zeros.
+func isEmpty(secret string) bool { return strings.Trim(secret, "\x00") == "" }
 
 // checkFormat returns nil if sig is 64 lowercase hex digits. Its errors
 // describe sig without showing it.
@@ -87,11 +98,10 @@ func checkFormat(sig string) error {
 	if len(sig) != 64 {
 		return fmt.Errorf("%w: length %d, want 64", ErrMalformedSignature, len(sig))
 	}
-	if strings.Trim(sig, "0123456789abcdef") == "" {
-		return nil
+	for _, c := range []byte(sig) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return fmt.Errorf("%w: not lowercase hex", ErrMalformedSignature)
+		}
 	}
-	if strings.Trim(sig, "0123456789abcdefABCDEF") == "" {
-		return fmt.Errorf("%w: uppercase hex, want lowercase", ErrMalformedSignature)
-	}
-	return fmt.Errorf("%w: not hex", ErrMalformedSignature)
+	return nil
 }

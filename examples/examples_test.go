@@ -329,9 +329,9 @@ func TestReceiver(t *testing.T) {
 		{"chat-closed", body, sig, "200 Success!", "INFO ignored event=chat-closed"},
 		{"message-created", `{"user":"joao"}`, "", "200 Success!", "INFO ignored event=message-created"},
 		{"chat-rated", `{"rating":"good"}`, "", "500 payload not decoded\n", "signature=" + hmacverify.Sign("secr3t", []byte(`{"rating":"good"}`))},
-		{"chat-rated", body, strings.Repeat("0", 64), mismatch, `err="hmacverify: signature mismatch: read 344 bytes of body"`},
+		{"chat-rated", body, strings.Repeat("0", 64), mismatch, `err="hmacverify: signature mismatch: read 344 bytes, Content-Length 344"`},
 		{"chat-rated", body, sig[:5], mismatch, `err="hmacverify: malformed signature: length 5, want 64"`},
-		{"chat-rated", strings.Repeat(" ", 1<<20+1), sig, "413 Invalid request, body is too large", "MaxBodyBytes 1048576: "},
+		{"chat-rated", strings.Repeat(" ", 1<<20+1), sig, "413 Invalid request, body is too large", "body over limit of 1048576 bytes: "},
 	} {
 		if tc.sig == "" {
 			tc.sig = hmacverify.Sign("secr3t", []byte(tc.body))
