@@ -23,7 +23,7 @@ import (
 // Request headers besides [SignatureHeader]. They are not signed.
 const (
 	EventHeader          = "X-Guuru-Event"   // names the event
-	IdempotencyKeyHeader = "Idempotency-Key" // for duplicates only; see DeliveryID
+	IdempotencyKeyHeader = "Idempotency-Key" // use DeliveryID instead
 )
 
 // Values of [EventHeader].
@@ -45,11 +45,10 @@ const DefaultMaxBodyBytes = 1 << 20
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
-	// ErrMalformedPayload means that the body is not JSON. The error from
-	// encoding/json is wrapped with it.
+	// ErrMalformedPayload means that the body is not JSON. It comes together
+	// with the error from encoding/json.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
-	// ErrNoPayload means that the request was not verified: the handler is not
-	// behind [Receiver.Handler], or it passed another context to [PayloadFrom].
+	// ErrNoPayload means that the request was not verified; see [PayloadFrom].
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
 )
 
@@ -74,8 +73,9 @@ type Receiver struct {
 	// DefaultErrorHandler. It must write a response; otherwise net/http sends
 	// 200 OK and Guuru considers the delivery accepted.
 	//
-	// It receives a copy of the request. The copy's Body yields what was read,
-	// if anything was, or else the unread body, limited to MaxBodyBytes.
+	// It receives a copy of the request. If the body was read, the copy's Body
+	// yields what was read. Otherwise it is the unread body, limited to
+	// MaxBodyBytes. The text of err may contain what a client sent: quote it.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	signers *sync.Pool // of *signer; nil if New did not make the Receiver
@@ -125,7 +125,8 @@ func endsInLineBreak(secret string) bool {
 //     error from reading the body, for example if it is truncated;
 //  5. [ErrSignatureMismatch] if the signature is not valid under any secret;
 //  6. [ErrMalformedPayload] if the body is not JSON, or is nested deeper than
-//     encoding/json supports. Any other JSON is accepted.
+//     encoding/json supports. Any other JSON is accepted, so that your handler
+//     still gets deliveries if Guuru changes a field.
 //
 // The next handler receives a copy of the request. Its context carries the
 // payload (see [PayloadFrom]), its Body yields the signed bytes again, and its
@@ -171,7 +172,7 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery)
 		return ErrEmptySecret
 	}
 	if r.Method != http.MethodPost {
-		// A client can send a method of any length. The log needs only its beginning.
+		// The client chooses the length of the method. Log only its beginning.
 		return fmt.Errorf("%w: %.20s", ErrMethodNotAllowed, r.Method)
 	}
 
@@ -200,8 +201,8 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery)
 	}
 
 	if err := rc.Verify(body, sig); err != nil {
-		// Unequal numbers show that middleware in front has read or changed the
-		// body, which would otherwise look like a forgery.
+		// Unless the length is -1, for unknown, a difference shows that something
+		// in front has changed the body, which would look like a forgery.
 		return fmt.Errorf("%w: read %d bytes, Content-Length %d", err, len(body), r.ContentLength)
 	}
 
@@ -215,8 +216,8 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery)
 	return nil
 }
 
-// A delivery is what a Receiver adds to a request: in the context, under
-// contextKey, what [ParsePayload] returned; and as the Body, what was read.
+// A delivery holds what [ParsePayload] returned, and is the Body of the copy of
+// the request. The context has it under contextKey.
 type delivery struct {
 	payload *Payload // nil until the request is verified
 	err     error
@@ -231,8 +232,7 @@ type contextKey struct{}
 // Verify is like the function [Verify], but accepts a signature made with any
 // of the receiver's secrets. Use it for bodies that do not arrive over
 // net/http, such as those from a queue. On a nil or zero Receiver, it returns
-// [ErrEmptySecret]. It is faster than the function for short bodies, and
-// normally does not allocate if sig has the right format.
+// [ErrEmptySecret]. It reuses keyed HMACs, so it is faster than the function.
 func (rc *Receiver) Verify(body []byte, sig string) error {
 	if rc == nil || rc.signers == nil {
 		return ErrEmptySecret
@@ -274,8 +274,8 @@ func (s *signer) sign(mac hash.Hash, body []byte) []byte {
 // DefaultErrorHandler logs why a request was rejected and responds to it.
 //
 // It logs to [slog.Default] at level WARN, with the message "rejected", err
-// under the key err, and the client's address, which may be a proxy's, under
-// from. An ErrorHandler that calls it need not log err.
+// under the key err, and r.RemoteAddr under from. Behind a proxy, that is the
+// proxy's address. An ErrorHandler that calls it need not log err.
 //
 // The response is a line of plain text. Its status is 500 for [ErrEmptySecret],
 // 405 for [ErrMethodNotAllowed], 413 for [*http.MaxBytesError], and 400
@@ -306,14 +306,16 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	io.WriteString(w, text)
 }
 
-// DeliveryID returns the key by which to detect duplicates and replays: the
-// name of the event, a hyphen, and sig. A delivery that arrives again has the
-// same key, whatever its Idempotency-Key, which is not signed.
+// DeliveryID returns a key for detecting duplicates and replays: the event, a
+// hyphen, and sig. A delivery that arrives again has the same key, whatever its
+// Idempotency-Key.
 //
-// The event is not signed either. Any event but the seven constants, which are
-// case-sensitive, counts as "unknown", so that a replay cannot get a new key by
-// inventing one. Two deliveries of one event with equal bodies have the same
-// key. After a rotation, a redelivery has a new signature and another key.
+// The event is not signed. Any event but the seven constants counts as
+// "unknown", so that a replay cannot get new keys by inventing events. As one of
+// the other seven, a replay has a new key: do not act on the event alone.
+//
+// Two deliveries of one event with equal bodies have the same key. After a
+// rotation, a redelivery has a new signature, and so a different key.
 //
 // The key has at most 81 characters and is safe as a file name. DeliveryID
 // panics if sig is not 64 lowercase hex digits: call it only after [Verify].
@@ -333,12 +335,12 @@ func DeliveryID(event, sig string) string {
 // [json.Marshal] omits zero fields. No field identifies a delivery; see
 // [DeliveryID].
 type Payload struct {
-	ID            string `json:"id,omitzero"`            // in none of the documented bodies
+	ID            string `json:"id,omitzero"`            // not in the documented bodies
 	User          User   `json:"user,omitzero"`          // who asked
 	Question      string `json:"question,omitzero"`      // as the user wrote it
 	Status        string `json:"status,omitzero"`        // "rated" in all documented bodies
 	Language      string `json:"language,omitzero"`      // such as "en"
-	TranscriptURL string `json:"transcriptURL,omitzero"` // another in each documented body
+	TranscriptURL string `json:"transcriptURL,omitzero"` // differs in each documented body
 	Rating        int    `json:"rating,omitzero"`        // 0 if absent; 1 in all documented bodies
 	Category      string `json:"category,omitzero"`      // such as "general"
 	CreatedAt     Millis `json:"createdAt,omitzero"`
@@ -352,8 +354,8 @@ type User struct {
 	Name   string `json:"name,omitzero"`
 	Email  string `json:"email,omitzero"`  // "" in all documented bodies
 	Locale string `json:"locale,omitzero"` // such as "en"
-	IsLead bool   `json:"isLead,omitzero"` // in none of the documented bodies
-	IsUser bool   `json:"isUser,omitzero"` // in none of the documented bodies
+	IsLead bool   `json:"isLead,omitzero"` // not in the documented bodies
+	IsUser bool   `json:"isUser,omitzero"` // not in the documented bodies
 }
 
 // Millis is a time in milliseconds since the Unix epoch. It is 0 if the time is
@@ -370,17 +372,16 @@ func (m Millis) Time() time.Time {
 }
 
 // ParsePayload decodes a body. [Receiver.Handler] calls it. For bodies from
-// elsewhere, call it after [Verify]. If body is not JSON, ParsePayload returns
-// nil and an error that wraps [ErrMalformedPayload] and the error from
-// encoding/json.
+// elsewhere, call it after [Verify]. If body is not JSON, or is nested deeper
+// than encoding/json supports, ParsePayload returns nil and an error that wraps
+// [ErrMalformedPayload] and the error from encoding/json.
 //
-// If Guuru changes a field, your handler still gets the delivery. If the body
-// or a field has an unexpected type, ParsePayload sets the other fields and
-// returns the payload together with an error that wraps
-// [*json.UnmarshalTypeError]. For an integer field, 4.0 and 1.5e12 are such
-// types. Unknown fields are ignored. As always in encoding/json, names match in
-// any case, and of equal names the last one counts. The bodies null and {} give
-// an empty Payload and no error.
+// If the body or a field has an unexpected type, ParsePayload sets the other
+// fields and returns the payload together with an error that wraps
+// [*json.UnmarshalTypeError]. Numbers such as 4.0 and 1.5e12 do not fit an
+// integer field. Unknown fields are ignored, names match in any case, and the
+// last of several equal names counts, as always in encoding/json. The bodies
+// null and {} give an empty Payload and no error.
 func ParsePayload(body []byte) (*Payload, error) {
 	p := new(Payload)
 	err := json.Unmarshal(body, p)

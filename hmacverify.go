@@ -10,7 +10,7 @@
 // The signature is HMAC-SHA256 (RFC 2104) of the raw body. It does not cover
 // the method, the URL, the time, or any header. Anyone who captures a request
 // can send it again with another event name or idempotency key. [DeliveryID]
-// returns a key by which to detect duplicates and replays.
+// returns a key for detecting duplicates and replays.
 //
 // All functions are safe for concurrent use. Guuru documents its webhooks at
 // https://developers.guuru.com/docs/webhooks/examples.
@@ -33,8 +33,8 @@ const SignatureHeader = "X-Guuru-Hmac-Sha256"
 // Errors of [Verify]. Use [errors.Is]: they may be wrapped with details.
 var (
 	// ErrEmptySecret means that there is no secret to verify with. HMAC accepts
-	// an empty key, but then anyone can sign. A secret of NUL bytes only also
-	// counts as empty, because HMAC pads keys with zeros.
+	// an empty key, but then anyone can sign. A secret that consists of NUL
+	// bytes counts as empty, because HMAC pads keys with zeros.
 	ErrEmptySecret = errors.New("hmacverify: empty secret")
 	// ErrMissingSignature means that the signature is absent or empty.
 	ErrMissingSignature = errors.New("hmacverify: missing signature")
@@ -57,7 +57,7 @@ func Sign(secret string, body []byte) string {
 	return string(digits[:])
 }
 
-// sign returns the digits in an array, which costs no allocation.
+// sign returns an array, which Verify compares without two allocations.
 func sign(secret string, body []byte) (digits [2 * sha256.Size]byte) {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
@@ -85,8 +85,7 @@ func Verify(secret string, body []byte, sig string) error {
 	return nil
 }
 
-// isEmpty reports whether secret is the empty key to HMAC, which pads keys with
-// zeros.
+// isEmpty reports whether secret is empty or consists of NUL bytes.
 func isEmpty(secret string) bool { return strings.Trim(secret, "\x00") == "" }
 
 // checkFormat returns nil if sig is 64 lowercase hex digits. Its errors
