@@ -5,8 +5,7 @@
 //
 // Nothing else may reach the backend: have it listen on localhost. It receives
 // the body and the headers Content-Type, Idempotency-Key, and X-Guuru-*. Do not
-// trust the headers, which are not signed.
-//
+// trust the headers, which are not signed. Without a response, Guuru gets 502.
 // To rotate the secret, set GUURU_SECRET_PREVIOUS to the previous one.
 package main
 
@@ -18,138 +17,114 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/signal"
-	"strings"
+	"regexp"
 	"syscall"
 	"time"
 
 	"example.com/hmacverify"
 )
 
+var upstream = flag.String("upstream", "", "post deliveries to this `URL`")
+
 func main() {
 	addr := flag.String("addr", ":8000", "listen on this `host:port`")
-	upstream := flag.String("upstream", "", "post deliveries to this `URL`")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		log.Fatalf("unexpected argument %q", flag.Arg(0))
 	}
-	target, err := url.Parse(*upstream)
-	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" {
+	switch u, err := url.Parse(*upstream); {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		log.Fatal("-upstream is not a URL like http://localhost:9000/guuru")
-	}
-	if target.User != nil {
+	case u.User != nil:
 		log.Fatal("-upstream has a user or password, which is not supported")
 	}
-	rc, err := newReceiver()
+	rc, err := hmacverify.New(os.Getenv("GUURU_SECRET"))
+	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
+		rc, err = hmacverify.New(os.Getenv("GUURU_SECRET"), previous)
+	}
 	if err != nil {
-		log.Fatal(err)
+		log.Fatalf("GUURU_SECRET: %v", err)
 	}
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := serve(listener, rc.Handler(newProxy(target))); err != nil {
+	server := &http.Server{
+		Handler:        rc.Handler(http.HandlerFunc(deliver)),
+		ReadTimeout:    10 * time.Second,
+		WriteTimeout:   45 * time.Second, // 10 for the body, 30 for the backend, 5 to respond
+		IdleTimeout:    11 * time.Minute, // proxies reuse connections for up to 10
+		MaxHeaderBytes: 16 << 10,
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() {
+		if err := server.Serve(listener); err != http.ErrServerClosed {
+			log.Fatal(err)
+		}
+	}()
+	slog.Info("listening", "addr", listener.Addr().String())
+	<-ctx.Done()
+	stop() // a second signal ends the program at once
+	if err := server.Shutdown(context.Background()); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// newReceiver returns a Receiver that logs what it rejects.
-func newReceiver() (*hmacverify.Receiver, error) {
-	secrets := []string{os.Getenv("GUURU_SECRET")}
-	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
-		secrets = append(secrets, previous)
-	}
-	rc, err := hmacverify.New(secrets...)
-	if err != nil {
-		return nil, fmt.Errorf("GUURU_SECRET: %w", err)
-	}
-	rc.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
-		slog.Warn("rejected", "from", r.RemoteAddr, "err", err)
-		hmacverify.DefaultErrorHandler(w, r, err)
-	}
-	return rc, nil
+// PHP, for one, takes X-Guuru-Hmac.Sha256 for X-Guuru-Hmac-Sha256.
+var passes = regexp.MustCompile(`^(Content-Type|Idempotency-Key|X-Guuru-[A-Za-z0-9-]+)$`)
+
+// client sends each delivery once, on a new connection. If the backend closed a
+// kept one at that moment, net/http would fail or send several copies.
+var client = &http.Client{
+	Timeout: 30 * time.Second, // includes reading the response
+	Transport: &http.Transport{ // without Proxy; compression would add Accept-Encoding
+		MaxIdleConnsPerHost: -1, DisableCompression: true, TLSHandshakeTimeout: 10 * time.Second,
+		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+	},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// newProxy returns a handler that posts each delivery to target and passes the
-// response back. It responds with 502 if target does not respond.
-func newProxy(target *url.URL) http.Handler {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableCompression = true // otherwise adds Accept-Encoding
-	transport.ResponseHeaderTimeout = 30 * time.Second
-	return &httputil.ReverseProxy{
-		Transport: transport,
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL, r.Out.Host = target, target.Host
-			r.Out.Header, r.Out.Trailer = make(http.Header), nil
-			for name, values := range r.In.Header {
-				if isDelivered(name) {
-					r.Out.Header[name] = values
-				}
-			}
-			// The body is in memory. With GetBody, the transport can send the
-			// request again if the backend closes the connection. The backend
-			// may then receive it twice.
-			body, _ := io.ReadAll(r.In.Body)
-			logPrevious(body, r.In.Header.Get(hmacverify.SignatureHeader))
-			r.Out.GetBody = func() (io.ReadCloser, error) {
-				return io.NopCloser(bytes.NewReader(body)), nil
-			}
-			r.Out.Body, _ = r.Out.GetBody()
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			slog.Error("not delivered", "err", err,
-				"signature", r.Header.Get(hmacverify.SignatureHeader))
-			w.WriteHeader(http.StatusBadGateway)
-		},
-	}
-}
-
-// logPrevious logs a delivery that the new secret did not sign, so that you can
-// see whether the previous one is still in use.
-func logPrevious(body []byte, sig string) {
-	if os.Getenv("GUURU_SECRET_PREVIOUS") == "" {
-		return
-	}
+func deliver(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body) // in memory, so there is no error
+	sig := r.Header.Get(hmacverify.SignatureHeader)
+	logger := slog.With("id", hmacverify.DeliveryID(r.Header.Get(hmacverify.EventHeader), sig))
 	if hmacverify.Verify(os.Getenv("GUURU_SECRET"), body, sig) != nil {
-		slog.Info("signed with the previous secret")
+		logger = logger.With("note", "signed with the previous secret")
 	}
+	resp, text, err := post(r, body)
+	switch {
+	case err != nil || len(text) > hmacverify.DefaultMaxBodyBytes:
+		logger.Error("no usable response", "status", 502, "bytes", len(text), "err", err)
+		resp, text = &http.Response{StatusCode: http.StatusBadGateway}, nil
+	case resp.StatusCode > 299:
+		logger.Warn("backend responded", "status", resp.StatusCode)
+	default:
+		logger.Info("backend responded", "status", resp.StatusCode)
+	}
+	w.Header()["Content-Type"] = resp.Header["Content-Type"] // nil: do not guess one
+	w.WriteHeader(resp.StatusCode)
+	w.Write(text)
 }
 
-// isDelivered reports whether to pass a header on. Many backends read
-// X-Guuru-Hmac_Sha256 as X-Guuru-Hmac-Sha256, so underscores do not pass.
-func isDelivered(name string) bool {
-	return name == "Content-Type" || name == hmacverify.IdempotencyKeyHeader ||
-		strings.HasPrefix(name, "X-Guuru-") && !strings.Contains(name, "_")
-}
-
-// serve handles requests until SIGINT or SIGTERM. It then finishes those in
-// progress, for up to a minute. A second signal ends the program at once.
-func serve(listener net.Listener, handler http.Handler) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      40 * time.Second, // 10 s for the body and 30 s for the backend
-		MaxHeaderBytes:    16 << 10,
+func post(r *http.Request, body []byte) (resp *http.Response, text []byte, err error) {
+	ctx := context.WithoutCancel(r.Context()) // the sender may disconnect
+	out, _ := http.NewRequestWithContext(ctx, "POST", *upstream, bytes.NewReader(body))
+	out.Header = r.Header.Clone()
+	maps.DeleteFunc(out.Header, func(k string, _ []string) bool { return !passes.MatchString(k) })
+	out.Header.Set("User-Agent", "") // not net/http's
+	if resp, err = client.Do(out); err != nil {
+		return nil, nil, err
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	slog.Info("listening", "addr", listener.Addr().String())
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 { // the body of a 101 has no end
+		return nil, nil, fmt.Errorf("unexpected status %d", resp.StatusCode)
 	}
-	stop()
-	slog.Info("shutting down")
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	return server.Shutdown(ctx)
+	text, err = io.ReadAll(io.LimitReader(resp.Body, hmacverify.DefaultMaxBodyBytes+1))
+	return resp, text, err
 }
