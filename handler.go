@@ -34,7 +34,7 @@ const (
 	EventChatReopened    = "chat-reopened"    // opened again
 	EventChatTransferred = "chat-transferred" // to your own staff; chat-rated follows
 	EventChatRated       = "chat-rated"       // rated by the user
-	EventMessageCreated  = "message-created"  // may not have the fields of Payload
+	EventMessageCreated  = "message-created"  // the body may not be a Payload
 )
 
 // DefaultMaxBodyBytes is 1 MiB. The bodies in Guuru's documentation are under
@@ -45,10 +45,10 @@ const DefaultMaxBodyBytes = 1 << 20
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
-	// ErrMalformedPayload means that the body is not JSON. It comes together
-	// with the error from encoding/json.
+	// ErrMalformedPayload means that the body is not JSON. Errors that wrap it
+	// also wrap the one from encoding/json.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
-	// ErrNoPayload means that the request was not verified; see [PayloadFrom].
+	// ErrNoPayload means that the context is not that of a verified request.
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
 )
 
@@ -70,12 +70,12 @@ type Receiver struct {
 	MaxBodyBytes int64
 
 	// ErrorHandler responds to rejected requests. Nil means
-	// DefaultErrorHandler. It must write a response; otherwise net/http sends
+	// DefaultErrorHandler. Yours must write a response; otherwise net/http sends
 	// 200 OK and Guuru considers the delivery accepted.
 	//
 	// It receives a copy of the request. If the body was read, the copy's Body
 	// yields what was read. Otherwise it is the unread body, limited to
-	// MaxBodyBytes. The text of err may contain what a client sent: quote it.
+	// MaxBodyBytes. The text of err may include client input: escape it.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	signers *sync.Pool // of *signer; nil if New did not make the Receiver
@@ -114,8 +114,8 @@ func endsInLineBreak(secret string) bool {
 
 // Handler returns a handler that passes valid requests to next and all others
 // to ErrorHandler. It panics if rc or next is nil. The method value rc.Handler
-// is middleware for routers. A request is rejected with the first of these
-// errors that applies:
+// is middleware for routers. The error of a rejected request wraps the first of
+// these that applies:
 //
 //  1. [ErrEmptySecret] if the Receiver was not made by [New];
 //  2. [ErrMethodNotAllowed] if the method is not POST;
@@ -201,8 +201,8 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery)
 	}
 
 	if err := rc.Verify(body, sig); err != nil {
-		// Unless the length is -1, for unknown, a difference shows that something
-		// in front has changed the body, which would look like a forgery.
+		// If Content-Length is known (not -1) and differs, something in front has
+		// changed the body. Without the numbers, that would look like a forgery.
 		return fmt.Errorf("%w: read %d bytes, Content-Length %d", err, len(body), r.ContentLength)
 	}
 
@@ -216,8 +216,8 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery)
 	return nil
 }
 
-// A delivery holds what [ParsePayload] returned, and is the Body of the copy of
-// the request. The context has it under contextKey.
+// A delivery holds what [ParsePayload] returned. It is the Body of the copied
+// request, and the value of contextKey in its context.
 type delivery struct {
 	payload *Payload // nil until the request is verified
 	err     error
@@ -307,12 +307,11 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // DeliveryID returns a key for detecting duplicates and replays: the event, a
-// hyphen, and sig. A delivery that arrives again has the same key, whatever its
-// Idempotency-Key.
+// hyphen, and sig. A redelivery has the same key, whatever its Idempotency-Key.
 //
-// The event is not signed. Any event but the seven constants counts as
-// "unknown", so that a replay cannot get new keys by inventing events. As one of
-// the other seven, a replay has a new key: do not act on the event alone.
+// The event is not signed. Unknown events share the name "unknown", so that
+// inventing events gives a replay no new keys. Under another known event, a
+// replay does get a new key: check the payload, too.
 //
 // Two deliveries of one event with equal bodies have the same key. After a
 // rotation, a redelivery has a new signature, and so a different key.
@@ -380,7 +379,7 @@ func (m Millis) Time() time.Time {
 // fields and returns the payload together with an error that wraps
 // [*json.UnmarshalTypeError]. Numbers such as 4.0 and 1.5e12 do not fit an
 // integer field. Unknown fields are ignored, names match in any case, and the
-// last of several equal names counts, as always in encoding/json. The bodies
+// last of several equal names wins, as always in encoding/json. The bodies
 // null and {} give an empty Payload and no error.
 func ParsePayload(body []byte) (*Payload, error) {
 	p := new(Payload)

@@ -35,8 +35,8 @@ import (
 )
 
 // A handler that acts on one event and ignores the others. It responds with 200
-// to events that it ignores, and with 500 if it cannot process one. It then
-// logs enough to find the delivery.
+// to events that it ignores, and with 500 if it cannot process one. On failure,
+// it logs enough to find the delivery.
 func ExamplePayloadFrom() {
 	deliver := func(w http.ResponseWriter, r *http.Request) {
 		switch event := r.Header.Get(hmacverify.EventHeader); event {
@@ -178,7 +178,7 @@ func ExampleParsePayload() {
 		for name, value := range e.Headers {
 			header.Add(name, value) // in canonical case
 		}
-		// Several signatures, joined, are malformed.
+		// If there are several, the joined value is malformed.
 		sig := strings.Join(header.Values(hmacverify.SignatureHeader), ", ")
 		if err := rc.Verify(body, sig); err != nil {
 			return nil, err
@@ -216,7 +216,7 @@ func ExampleDeliveryID() {
 }
 
 // logged is what went to slog.Default. It is set once: log and slog would call
-// each other for ever if the first default came back.
+// each other forever if the first default came back.
 var logged recorder
 
 func TestMain(m *testing.M) {
@@ -395,7 +395,7 @@ func TestNewRejectsUnusableSecrets(t *testing.T) {
 	}
 }
 
-// The secrets are those that New received, in all HMACs that are made later.
+// New copies its secrets, also for HMACs that are made later.
 func TestAnySecretIsAccepted(t *testing.T) {
 	secrets := []string{"new", "old", "older"}
 	rc := newReceiver(t, secrets...)
@@ -408,7 +408,7 @@ func TestAnySecretIsAccepted(t *testing.T) {
 				t.Errorf("signed with %q: got %v, want %v", signedWith, err, want)
 			}
 		}
-		runtime.GC() // empties a sync.Pool at the second time
+		runtime.GC() // a sync.Pool is empty after two
 		runtime.GC()
 	}
 }
@@ -554,7 +554,7 @@ func TestHandlerRejects(t *testing.T) {
 			handler := rc.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 				t.Error("the request reached the next handler")
 			}))
-			rc.MaxBodyBytes = limit // fields count when a request arrives
+			rc.MaxBodyBytes = limit // fields are read for each request
 			var errs []error
 			read := -1
 			rc.ErrorHandler = func(w http.ResponseWriter, got *http.Request, err error) {
@@ -1052,7 +1052,7 @@ func TestHandlerAllocations(t *testing.T) {
 	}
 }
 
-// The handlers store results so that the compiler keeps the work.
+// The handlers store results so that the compiler cannot drop the work.
 var (
 	digest  [sha256.Size]byte
 	payload *hmacverify.Payload

@@ -57,7 +57,7 @@ func Sign(secret string, body []byte) string {
 	return string(digits[:])
 }
 
-// sign returns an array, which Verify compares without two allocations.
+// sign returns an array, which saves Verify two allocations.
 func sign(secret string, body []byte) (digits [2 * sha256.Size]byte) {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
