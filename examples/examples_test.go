@@ -46,8 +46,8 @@ func TestMain(m *testing.M) {
 }
 
 // build builds the programs once, from copies of their main.go in another
-// module. Only files that a test opens count for go test's cache, so it is not
-// for TestMain.
+// module. go test's cache tracks only files that a test opens, so TestMain must
+// not call it.
 var build = sync.OnceValue(func() error {
 	dir, err := os.MkdirTemp("", "hmacverify-")
 	if err != nil {

@@ -21,7 +21,7 @@ func inboxName(event, body string) string {
 	return hmacverify.DeliveryID(event, hmacverify.Sign("secr3t", []byte(body))) + ".json"
 }
 
-// readFiles returns what is in each file of dir. A directory is an empty one.
+// readFiles returns what is in each file of dir. A directory counts as an empty file.
 func readFiles(dir string) map[string]string {
 	files := map[string]string{}
 	entries, _ := os.ReadDir(dir)
@@ -127,7 +127,7 @@ func TestInboxDiskFull(t *testing.T) {
 	wantPost(t, p, dir, "2", "200 Success!", "2")
 }
 
-// A call that fails is 500. The same delivery succeeds once the cause is gone.
+// A failed call gives 500. The same delivery succeeds once the cause is gone.
 func TestInboxCallFails(t *testing.T) {
 	for args, stored := range map[string][]string{ // stored meanwhile
 		"inject=openat:error=EROFS": nil, "inject=fsync:error=EIO": nil, "inject=linkat:error=ENOSPC": nil,

@@ -4,9 +4,9 @@
 //	GUURU_SECRET=secr3t go run ./examples/gateway -upstream http://localhost:9000/guuru
 //
 // Nothing else may reach the backend: have it listen on localhost. It receives
-// the body and the headers Content-Type, Idempotency-Key, and X-Guuru-*. Do not
-// trust the headers, which are not signed. Without a response, Guuru gets 502.
-// To rotate the secret, set GUURU_SECRET_PREVIOUS to the previous one.
+// the body and the headers Content-Type, Idempotency-Key, and X-Guuru-*, which
+// are not signed. If it does not respond, Guuru gets 502. To rotate the secret,
+// set GUURU_SECRET_PREVIOUS to the previous one.
 package main
 
 import (
@@ -76,11 +76,11 @@ func main() {
 	}
 }
 
-// PHP, for one, takes X-Guuru-Hmac.Sha256 for X-Guuru-Hmac-Sha256.
+// PHP would read the lookalike X-Guuru-Hmac.Sha256 as the signature header.
 var passes = regexp.MustCompile(`^(Content-Type|Idempotency-Key|X-Guuru-[A-Za-z0-9-]+)$`)
 
 // client sends each delivery once, on a new connection. If the backend closed a
-// kept one at that moment, net/http would fail or send several copies.
+// reused one just then, net/http would fail or send several copies.
 var client = &http.Client{
 	Timeout: 30 * time.Second, // includes reading the response
 	Transport: &http.Transport{ // without Proxy; compression would add Accept-Encoding

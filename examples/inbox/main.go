@@ -1,4 +1,4 @@
-// Inbox stores each of Guuru's webhooks before it responds with 200. A file
+// Inbox stores each of Guuru's webhooks before it responds with 200. Each file
 // holds one body, byte for byte, and its name is the DeliveryID plus .json.
 //
 //	GUURU_SECRET=secr3t go run ./examples/inbox -dir inbox
@@ -40,7 +40,7 @@ func main() {
 	}
 	secrets := []string{os.Getenv("GUURU_SECRET")}
 	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
-		secrets = append(secrets, previous) // until the rotation is over
+		secrets = append(secrets, previous)
 	}
 	rc, err := hmacverify.New(secrets...)
 	if err != nil {
@@ -75,7 +75,7 @@ func check(err error) {
 }
 
 // prepare makes the directory if it is missing, checks that it takes new files,
-// and removes the temporary files that crashes have left.
+// and removes temporary files left by crashes.
 func prepare() {
 	made, synced := os.Mkdir(*dir, 0o700), syncDir(filepath.Join(*dir, ".."))
 	if !errors.Is(made, os.ErrExist) { // an old one's parent may be unreadable
@@ -90,7 +90,7 @@ func prepare() {
 	temporary := regexp.MustCompile(`^\.inbox-tmp-\d+$`)
 	for _, entry := range entries {
 		if temporary.MatchString(entry.Name()) {
-			info, err := entry.Info() // a young one may be in use
+			info, err := entry.Info() // a recent one may be in use
 			if err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > time.Hour {
 				os.Remove(filepath.Join(*dir, entry.Name()))
 			}
@@ -139,7 +139,7 @@ func add(file string, body []byte) error {
 	return os.Link(f.Name(), file)
 }
 
-// syncDir makes the names in a directory durable. Windows cannot.
+// syncDir makes the names in a directory durable, except on Windows.
 func syncDir(name string) error {
 	d, err := os.Open(name)
 	if err == nil && runtime.GOOS != "windows" {

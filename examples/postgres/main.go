@@ -88,12 +88,12 @@ func open(url string) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil || scheme != "postgres" && scheme != "postgresql" ||
 		strings.Contains(config.ConnConfig.Host+config.ConnConfig.Database, "@") {
-		// The parts of a malformed URL, and err, may contain the password.
+		// Print neither err nor the URL: either may contain the password.
 		log.Fatal("DATABASE_URL is not a URL like postgres://user:password@localhost:5432/database")
 	}
-	config.MaxConns = min(config.MaxConns, 10) // of 100, PostgreSQL's default for all instances
+	config.MaxConns = min(config.MaxConns, 10) // PostgreSQL allows 100 in total by default
 	config.ConnConfig.ConnectTimeout = limit
-	// Skip connections that died with a restart of the server.
+	// Skip connections that died when the server restarted.
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()

@@ -1,4 +1,4 @@
-// Receiver logs Guuru's webhooks. Start your own service from it:
+// Receiver logs Guuru's webhooks. Copy it to start your own service:
 //
 //	GUURU_SECRET=secr3t go run ./examples/receiver
 //

@@ -1,10 +1,10 @@
 // Send tests a receiver without waiting for a chat. It signs files and posts
-// them as Guuru documents it:
+// them the way Guuru documents:
 //
 //	GUURU_SECRET=secr3t go run ./examples/send -url http://localhost:8000 testdata/*.json
 //
-// The file - is standard input. Send prints the response to each file, and
-// exits with 1 unless all of them are 2xx.
+// A file named - means standard input. Send prints the response to each file,
+// and exits with 1 unless all of them are 2xx.
 package main
 
 import (
