@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -38,6 +39,7 @@ const (
 var bin string
 
 func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "20") // most tests wait, some for 30 seconds
 	status := m.Run()
 	if bin != "" {
 		os.RemoveAll(filepath.Dir(bin))
@@ -240,6 +242,7 @@ func documented(t *testing.T, n int) (body, sig string) {
 const mismatch = "400 Invalid request, non-matching HMAC-SHA256 received"
 
 func TestBadConfigurationEndsProgram(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -287,6 +290,7 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 
 // The commands of the README's quick start, on another port.
 func TestQuickStart(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -308,6 +312,7 @@ func TestQuickStart(t *testing.T) {
 }
 
 func TestReceiver(t *testing.T) {
+	t.Parallel()
 	p := start(t, []string{secret}, "receiver")
 	for n, question := range []string{"My router lights are all yellow", "Is shipping free for Portugal?", "hello 123"} {
 		body, sig := documented(t, n+1)
@@ -337,6 +342,7 @@ func TestReceiver(t *testing.T) {
 }
 
 func TestPreviousSecret(t *testing.T) {
+	t.Parallel()
 	env := []string{"GUURU_SECRET=new", "GUURU_SECRET_PREVIOUS=secr3t"}
 	body, sig := documented(t, 1)
 	back := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -360,6 +366,7 @@ func TestPreviousSecret(t *testing.T) {
 
 // On a signal, a program finishes the request in progress.
 func TestShutdown(t *testing.T) {
+	t.Parallel()
 	back := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer back.Close()
 	body, sig := documented(t, 1)
@@ -418,6 +425,7 @@ func TestSendTimesOut(t *testing.T) {
 }
 
 func TestSend(t *testing.T) {
+	t.Parallel()
 	rc, err := hmacverify.New("secr3t")
 	if err != nil {
 		t.Fatal(err)

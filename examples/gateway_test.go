@@ -52,6 +52,7 @@ func delivery(body string) (request, id string) {
 }
 
 func TestGatewayRequest(t *testing.T) {
+	t.Parallel()
 	requests, from := make(chan string, 2), map[string]bool{}
 	back := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if from[r.RemoteAddr] {
@@ -104,6 +105,7 @@ func TestGatewayRequest(t *testing.T) {
 }
 
 func TestGatewayResponse(t *testing.T) {
+	t.Parallel()
 	responses := make(chan string, 1)
 	back := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -151,6 +153,7 @@ func TestGatewayResponse(t *testing.T) {
 }
 
 func TestGatewaySenderLeaves(t *testing.T) {
+	t.Parallel()
 	ended := make(chan error, 3)
 	back := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)

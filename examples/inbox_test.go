@@ -48,6 +48,7 @@ func wantPost(t *testing.T, p *process, dir, body, response string, bodies ...st
 }
 
 func TestInbox(t *testing.T) {
+	t.Parallel()
 	dir, want := filepath.Join(t.TempDir(), "inbox"), map[string]string{}
 	example, _ := documented(t, 2)
 	for when := range 2 {
@@ -83,6 +84,7 @@ func TestInbox(t *testing.T) {
 
 // A start removes old temporary files. Nothing else is removed or replaced.
 func TestInboxLeavesOtherFiles(t *testing.T) {
+	t.Parallel()
 	dir, foreign, directory := t.TempDir(), inboxName("chat-rated", "1"), inboxName("chat-rated", "2")
 	os.Mkdir(filepath.Join(dir, ".inbox-tmp-3"), 0o700)
 	os.Mkdir(filepath.Join(dir, directory), 0o700)
@@ -114,6 +116,7 @@ func TestInboxLeavesOtherFiles(t *testing.T) {
 
 // A limit on file size stands in for a full disk. Later, the directory is gone.
 func TestInboxDiskFull(t *testing.T) {
+	t.Parallel()
 	dir, large := filepath.Join(t.TempDir(), "inbox"), strings.Repeat("1", 5000)
 	p := start(t, []string{secret}, "/bin/sh", "-c", `ulimit -f 4 && exec "$0" "$@"`, command(t, nil, "inbox").Path, "-dir", dir) // 2 or 4 KiB
 	wantPost(t, p, dir, "1", "200 Success!", "1")
@@ -129,6 +132,7 @@ func TestInboxDiskFull(t *testing.T) {
 
 // A failed call gives 500. The same delivery succeeds once the cause is gone.
 func TestInboxCallFails(t *testing.T) {
+	t.Parallel()
 	for args, stored := range map[string][]string{ // stored meanwhile
 		"inject=openat:error=EROFS": nil, "inject=fsync:error=EIO": nil, "inject=linkat:error=ENOSPC": nil,
 		"inject=fsync:error=EIO -P .": {"{}"}, // only on the directory itself
@@ -152,6 +156,7 @@ func TestInboxCallFails(t *testing.T) {
 
 // Every sync comes before the call that relies on it.
 func TestInboxOrder(t *testing.T) {
+	t.Parallel()
 	calls, dir := filepath.Join(t.TempDir(), "calls"), filepath.Join(t.TempDir(), "inbox")
 	p := launch(t, []string{secret}, "/bin/sh", "-c", `exec strace -D -f -y -o "$0" -e trace=mkdirat,fsync,linkat,write "$@"`, calls, command(t, nil, "inbox").Path, "-dir", dir)
 	if p.addr == "" {
@@ -170,6 +175,7 @@ func TestInboxOrder(t *testing.T) {
 
 // Two processes on one directory receive the same deliveries and are killed.
 func TestInboxKilledUnderLoad(t *testing.T) {
+	t.Parallel()
 	dir, responses, wg := t.TempDir(), &sync.Map{}, &sync.WaitGroup{}
 	for round := range 15 {
 		ps := []*process{start(t, []string{secret}, "inbox", "-dir", dir), start(t, []string{secret}, "inbox", "-dir", dir)}

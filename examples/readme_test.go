@@ -12,6 +12,7 @@ import (
 // Every Go block of the README is in a Go file of the repository, line for line,
 // and every line of its router table is in routers_test.go.
 func TestReadme(t *testing.T) {
+	t.Parallel()
 	all := make(map[string]string) // Go files without indentation
 	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".go" {
