@@ -1,5 +1,5 @@
 // Package routers tests that only requests with a valid signature reach deliver,
-// which is each router's own kind of handler.
+// a handler written for each router.
 package routers
 
 import (
@@ -55,8 +55,8 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, text(p, err, must(io.ReadAll(r.Body))))
 }
 
-// check sends requests to a server. If it drops the first of two signatures, it
-// accepts a doubled one.
+// check sends requests to a server. With dropsFirst, only the last of several
+// signature headers reaches the Receiver, so a doubled signature is accepted.
 func check(t *testing.T, url string, dropsFirst bool) {
 	body := string(must(os.ReadFile("../../testdata/example3.json")))
 	sig := string(must(os.ReadFile("../../testdata/example3.sig")))
