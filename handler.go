@@ -20,21 +20,22 @@ import (
 	"time"
 )
 
-// Request headers besides [SignatureHeader]. They are not signed.
+// Request headers besides [SignatureHeader]. They are not signed: a replay can
+// change them.
 const (
-	EventHeader          = "X-Guuru-Event"   // names the event
-	IdempotencyKeyHeader = "Idempotency-Key" // use DeliveryID instead
+	EventHeader          = "X-Guuru-Event"
+	IdempotencyKeyHeader = "Idempotency-Key"
 )
 
 // Values of [EventHeader].
 const (
-	EventChatAssigned    = "chat-assigned"    // offered to experts
-	EventChatOpened      = "chat-opened"      // taken by an expert
-	EventChatClosed      = "chat-closed"      // chat-rated follows
-	EventChatReopened    = "chat-reopened"    // opened again
+	EventChatAssigned    = "chat-assigned" // offered to experts
+	EventChatOpened      = "chat-opened"   // taken by an expert
+	EventChatClosed      = "chat-closed"   // chat-rated follows
+	EventChatReopened    = "chat-reopened"
 	EventChatTransferred = "chat-transferred" // to your own staff; chat-rated follows
-	EventChatRated       = "chat-rated"       // rated by the user
-	EventMessageCreated  = "message-created"  // the body may not be a Payload
+	EventChatRated       = "chat-rated"
+	EventMessageCreated  = "message-created" // the body can differ from Payload
 )
 
 // DefaultMaxBodyBytes is 1 MiB. The bodies in Guuru's documentation are under
@@ -60,7 +61,7 @@ var (
 //	}
 //	http.Handle("/guuru", rc.Handler(http.HandlerFunc(deliver)))
 //
-// For deliver, see the example of [PayloadFrom].
+// For deliver, see the example of [Receiver.Handler].
 //
 // The zero Receiver has no secret and rejects every request. A Receiver is safe
 // for concurrent use once its fields are set. Printing it reveals no secret.
@@ -70,28 +71,24 @@ type Receiver struct {
 	MaxBodyBytes int64
 
 	// ErrorHandler responds to rejected requests. Nil means
-	// DefaultErrorHandler. Yours must write a response; otherwise net/http sends
+	// DefaultErrorHandler. It must write a response; otherwise net/http sends
 	// 200 OK and Guuru considers the delivery accepted.
 	//
-	// It receives a copy of the request. If the body was read, the copy's Body
-	// yields what was read. Otherwise it is the unread body, limited to
-	// MaxBodyBytes. The text of err may include client input: escape it.
+	// r is a copy of the request. If the body was read (errors 4 to 6 in the
+	// list at Handler), r.Body yields what was read. Otherwise (1 to 3), it is
+	// the unread body, and reading more than MaxBodyBytes from it is an error.
+	// The text of err may include client input: escape it.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	signers *sync.Pool // of *signer; nil if New did not make the Receiver
 }
 
-// New returns a Receiver that accepts a body signed with any of secrets, which
-// are tried in order. To rotate the secret, pass the new and the previous one
-// until no delivery is signed with the previous one any more.
+// New returns a Receiver that accepts a body signed with any of secrets. While
+// you change the secret at Guuru, pass the new and the old one.
 //
 // If there are no secrets, or if any is empty, New returns nil and an error
-// that wraps [ErrEmptySecret]. A secret that ends in a line break is also an
-// error: most likely it was read from a file with its trailing newline, and no
-// delivery would match it.
-//
-// In FIPS 140-only mode, New panics if a secret is shorter than 14 bytes, as
-// crypto/hmac does.
+// that wraps [ErrEmptySecret]. A line break in a secret is also an error, since
+// no delivery would match. Most likely it is the end of a line in a file.
 func New(secrets ...string) (*Receiver, error) {
 	if len(secrets) == 0 {
 		return nil, ErrEmptySecret
@@ -99,23 +96,21 @@ func New(secrets ...string) (*Receiver, error) {
 	if i := slices.IndexFunc(secrets, isEmpty); i >= 0 {
 		return nil, fmt.Errorf("%w (%d of %d)", ErrEmptySecret, i+1, len(secrets))
 	}
-	if i := slices.IndexFunc(secrets, endsInLineBreak); i >= 0 {
-		return nil, fmt.Errorf("hmacverify: secret %d of %d ends in a line break", i+1, len(secrets))
+	if i := slices.IndexFunc(secrets, containsLineBreak); i >= 0 {
+		return nil, fmt.Errorf("hmacverify: secret %d of %d contains a line break", i+1, len(secrets))
 	}
 	secrets = slices.Clone(secrets) // the caller may change its slice later
 	signers := &sync.Pool{New: func() any { return newSigner(secrets) }}
-	signers.Put(newSigner(secrets)) // a secret too short for FIPS panics here, not later
+	signers.Put(newSigner(secrets)) // a panic of crypto/hmac comes now, not later
 	return &Receiver{signers: signers}, nil
 }
 
-func endsInLineBreak(secret string) bool {
-	return strings.HasSuffix(secret, "\n") || strings.HasSuffix(secret, "\r")
-}
+func containsLineBreak(secret string) bool { return strings.ContainsAny(secret, "\r\n") }
 
 // Handler returns a handler that passes valid requests to next and all others
-// to ErrorHandler. It panics if rc or next is nil. The method value rc.Handler
-// is middleware for routers. The error of a rejected request wraps the first of
-// these that applies:
+// to ErrorHandler. It panics if rc or next is nil. rc.Handler has the type
+// func(http.Handler) http.Handler, which routers such as chi take. The error of
+// a rejected request wraps the first of these that applies:
 //
 //  1. [ErrEmptySecret] if the Receiver was not made by [New];
 //  2. [ErrMethodNotAllowed] if the method is not POST;
@@ -132,8 +127,8 @@ func endsInLineBreak(secret string) bool {
 // payload (see [PayloadFrom]), its Body yields the signed bytes again, and its
 // ContentLength is the number of those bytes.
 //
-// Handler buffers the body as it arrives. Content-Length does not make it
-// allocate. To limit how long reading may take, set [http.Server.ReadTimeout].
+// Memory grows as the body arrives, whatever Content-Length says. To limit how
+// long reading may take, set [http.Server.ReadTimeout].
 func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	if rc == nil {
 		panic("hmacverify: nil Receiver")
@@ -144,20 +139,24 @@ func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d := new(delivery)
 		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, d))
-		err := rc.receive(w, r, d)
-		switch {
-		case err == nil:
-			next.ServeHTTP(w, r)
-		case rc.ErrorHandler != nil:
-			rc.ErrorHandler(w, r, err)
-		default:
-			DefaultErrorHandler(w, r, err)
+		if err := rc.receive(w, r, d); err != nil {
+			rc.reject(w, r, err)
+			return
 		}
+		next.ServeHTTP(w, r)
 	})
 }
 
-// receive takes the steps that Handler documents. It reads r.Body, replaces it
-// with what was read, and puts the payload of a valid request into d.
+func (rc *Receiver) reject(w http.ResponseWriter, r *http.Request, err error) {
+	if rc.ErrorHandler == nil {
+		DefaultErrorHandler(w, r, err)
+		return
+	}
+	rc.ErrorHandler(w, r, err)
+}
+
+// receive makes the checks listed at Handler. It replaces r.Body with what it
+// read, and puts the payload of a valid request into d.
 func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery) error {
 	limit := rc.MaxBodyBytes
 	if limit <= 0 {
@@ -194,7 +193,8 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery)
 	r.Body = d
 	if err != nil {
 		// Middleware in front may have set a smaller limit.
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
 			return fmt.Errorf("hmacverify: body over limit of %d bytes: %w", tooLarge.Limit, err)
 		}
 		return fmt.Errorf("hmacverify: read body: %w", err)
@@ -216,18 +216,37 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery)
 	return nil
 }
 
-// A delivery holds what [ParsePayload] returned. It is the Body of the copied
-// request, and the value of contextKey in its context.
+// A delivery is both the Body of the copied request and the value in its
+// context. Two types would cost a request two more allocations.
 type delivery struct {
-	payload *Payload // nil until the request is verified
-	err     error
 	body    bytes.Reader
+	payload *Payload // nil until the request is verified
+	err     error    // with payload, from ParsePayload
 }
 
 func (d *delivery) Read(p []byte) (int, error) { return d.body.Read(p) }
 func (d *delivery) Close() error               { return nil }
 
 type contextKey struct{}
+
+// PayloadFrom returns the payload of the verified request that ctx belongs to,
+// as [ParsePayload] returned it. If the error wraps [*json.UnmarshalTypeError],
+// the signature is valid, but a field has an unexpected type. Then decode the
+// request's Body, which yields the raw bytes once, into a type that fits.
+//
+// If the error is [ErrNoPayload], the request was not verified: do not use its
+// Body. Either the handler is not behind [Receiver.Handler], or ctx is not the
+// request's. In gin, call PayloadFrom(c.Request.Context()), not PayloadFrom(c).
+//
+// All calls for a request return the same pointer. Do not modify the payload
+// while other goroutines use it.
+func PayloadFrom(ctx context.Context) (*Payload, error) {
+	d, ok := ctx.Value(contextKey{}).(*delivery)
+	if !ok || d.payload == nil {
+		return nil, ErrNoPayload
+	}
+	return d.payload, d.err
+}
 
 // Verify is like the function [Verify], but accepts a signature made with any
 // of the receiver's secrets. Use it for bodies that do not arrive over
@@ -271,11 +290,13 @@ func (s *signer) sign(mac hash.Hash, body []byte) []byte {
 	return s.digits[:]
 }
 
-// DefaultErrorHandler logs why a request was rejected and responds to it.
+// DefaultErrorHandler logs why a request was rejected and responds to it. It
+// logs to [slog.Default], with the request's context:
 //
-// It logs to [slog.Default] at level WARN, with the message "rejected", err
-// under the key err, and r.RemoteAddr under from. Behind a proxy, that is the
-// proxy's address. An ErrorHandler that calls it need not log err.
+//	WARN rejected err="hmacverify: missing signature" from=192.0.2.1:1234
+//
+// "from" is r.RemoteAddr: behind a proxy, the proxy's address. An ErrorHandler
+// that calls it need not log "err".
 //
 // The response is a line of plain text. Its status is 500 for [ErrEmptySecret],
 // 405 for [ErrMethodNotAllowed], 413 for [*http.MaxBytesError], and 400
@@ -303,15 +324,15 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	io.WriteString(w, text)
+	_, _ = io.WriteString(w, text) // an error means that the client is gone
 }
 
 // DeliveryID returns a key for detecting duplicates and replays: the event, a
 // hyphen, and sig. A redelivery has the same key, whatever its Idempotency-Key.
 //
-// The event is not signed. Unknown events share the name "unknown", so that
-// inventing events gives a replay no new keys. Under another known event, a
-// replay does get a new key: check the payload, too.
+// The event is not signed. A replay under another name gets another key, but
+// only one for each of the Event constants, and one for all other names, which
+// become "unknown". So check the payload, too: its status, for example.
 //
 // Two deliveries of one event with equal bodies have the same key. After a
 // rotation, a redelivery has a new signature, and so a different key.
@@ -332,15 +353,15 @@ func DeliveryID(event, sig string) string {
 
 // Payload is the body of a chat event. Omitted fields are zero, and
 // [json.Marshal] omits zero fields. No field identifies a delivery; see
-// [DeliveryID].
+// [DeliveryID]. The examples are the three bodies in Guuru's documentation.
 type Payload struct {
-	ID            string `json:"id,omitzero"`            // not in the documented bodies
+	ID            string `json:"id,omitzero"`            // documented, but in no example
 	User          User   `json:"user,omitzero"`          // who asked
 	Question      string `json:"question,omitzero"`      // as the user wrote it
-	Status        string `json:"status,omitzero"`        // "rated" in all documented bodies
+	Status        string `json:"status,omitzero"`        // "rated" in all examples
 	Language      string `json:"language,omitzero"`      // such as "en"
-	TranscriptURL string `json:"transcriptURL,omitzero"` // differs in each documented body
-	Rating        int    `json:"rating,omitzero"`        // 0 if absent; 1 in all documented bodies
+	TranscriptURL string `json:"transcriptURL,omitzero"` // differs in each example
+	Rating        int    `json:"rating,omitzero"`        // 0 if absent; 1 in all examples
 	Category      string `json:"category,omitzero"`      // such as "general"
 	CreatedAt     Millis `json:"createdAt,omitzero"`
 	AcceptedAt    Millis `json:"acceptedAt,omitzero"`
@@ -351,10 +372,10 @@ type Payload struct {
 // User is the person who asked the question.
 type User struct {
 	Name   string `json:"name,omitzero"`
-	Email  string `json:"email,omitzero"`  // "" in all documented bodies
+	Email  string `json:"email,omitzero"`  // "" in all examples
 	Locale string `json:"locale,omitzero"` // such as "en"
-	IsLead bool   `json:"isLead,omitzero"` // not in the documented bodies
-	IsUser bool   `json:"isUser,omitzero"` // not in the documented bodies
+	IsLead bool   `json:"isLead,omitzero"` // documented, but in no example
+	IsUser bool   `json:"isUser,omitzero"` // documented, but in no example
 }
 
 // Millis is a time in milliseconds since the Unix epoch. It is 0 if the time is
@@ -392,22 +413,4 @@ func ParsePayload(body []byte) (*Payload, error) {
 		return p, fmt.Errorf("hmacverify: unexpected payload structure: %w", err)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrMalformedPayload, err)
-}
-
-// PayloadFrom returns what [ParsePayload] returned for the request that ctx
-// belongs to. If the error wraps [*json.UnmarshalTypeError], the signature is
-// valid, and the request's Body still has the raw bytes.
-//
-// If the error is [ErrNoPayload], the request was not verified: do not use its
-// Body. Either the handler is not behind [Receiver.Handler], or ctx is not the
-// request's. In gin, call PayloadFrom(c.Request.Context()), not PayloadFrom(c).
-//
-// All calls for a request return the same pointer. Do not modify the payload
-// while other goroutines use it.
-func PayloadFrom(ctx context.Context) (*Payload, error) {
-	d, ok := ctx.Value(contextKey{}).(*delivery)
-	if !ok || d.payload == nil {
-		return nil, ErrNoPayload
-	}
-	return d.payload, d.err
 }

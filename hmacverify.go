@@ -12,7 +12,8 @@
 // can send it again with another event name or idempotency key. [DeliveryID]
 // returns a key for detecting duplicates and replays.
 //
-// All functions are safe for concurrent use. Guuru documents its webhooks at
+// All functions are safe for concurrent use. In FIPS 140-only mode, crypto/hmac
+// panics if a secret is shorter than 14 bytes. Guuru documents its webhooks at
 // https://developers.guuru.com/docs/webhooks/examples.
 package hmacverify
 
@@ -50,8 +51,7 @@ var (
 // digits. It is for tests and senders. To verify a signature, use [Verify]. Do
 // not compare with ==: its timing reveals how many leading digits match.
 //
-// Sign takes any secret, even an empty one, which Verify rejects. In FIPS
-// 140-only mode, it panics for a short secret, as [New] does.
+// Sign takes any secret, even an empty one, which Verify rejects.
 func Sign(secret string, body []byte) string {
 	digits := sign(secret, body)
 	return string(digits[:])
@@ -73,8 +73,7 @@ func sign(secret string, body []byte) (digits [2 * sha256.Size]byte) {
 // digits, prefixes, and whitespace in sig are rejected as malformed, so a body
 // has exactly one valid signature for each secret.
 //
-// The comparison takes constant time. In FIPS 140-only mode, Verify panics for
-// a short secret, as [New] does.
+// The comparison takes constant time.
 func Verify(secret string, body []byte, sig string) error {
 	if isEmpty(secret) {
 		return ErrEmptySecret
@@ -97,7 +96,7 @@ func checkFormat(sig string) error {
 	if len(sig) != 64 {
 		return fmt.Errorf("%w: length %d, want 64", ErrMalformedSignature, len(sig))
 	}
-	for _, c := range []byte(sig) {
+	for _, c := range sig {
 		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 			return fmt.Errorf("%w: not lowercase hex", ErrMalformedSignature)
 		}

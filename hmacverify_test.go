@@ -305,7 +305,7 @@ func FuzzVerify(f *testing.F) {
 				want = hmacverify.ErrSignatureMismatch
 			}
 			for _, v := range verifiers {
-				if v.name == "Receiver.Verify" && strings.TrimRight(secret, "\r\n") != secret {
+				if v.name == "Receiver.Verify" && strings.ContainsAny(secret, "\r\n") {
 					continue // New rejects it
 				}
 				if err := v.verify(secret, body, sig); !errors.Is(err, want) || (err == nil) != (want == nil) {

@@ -265,7 +265,7 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 		rows = append(rows,
 			row{name, "GUURU_SECRET=", args, "GUURU_SECRET: hmacverify: empty secret"},
 			row{name, "GUURU_SECRET_PREVIOUS=secr3t", args, "GUURU_SECRET: hmacverify: empty secret"},
-			row{name, "GUURU_SECRET=secr3t\n", args, "GUURU_SECRET: hmacverify: secret 1 of 1 ends in a line break"})
+			row{name, "GUURU_SECRET=secr3t\n", args, "GUURU_SECRET: hmacverify: secret 1 of 1 contains a line break"})
 		if name != "send" {
 			rows = append(rows,
 				row{name, secret, append(slices.Clone(args), "left"), `unexpected argument "left"`},
