@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	neturl "net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,17 +45,25 @@ func command(secret, url string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func start(t *testing.T, url string) (cmd *exec.Cmd, addr string) {
+// start starts the program. What it logs arrives at logged, line by line.
+func start(t *testing.T, url string) (cmd *exec.Cmd, addr string, logged chan string) {
 	cmd = command("new secret", url)
 	stderr := must(cmd.StderrPipe())
 	must(0, cmd.Start())
 	t.Cleanup(func() { cmd.Process.Kill() })
-	line, _ := bufio.NewReader(stderr).ReadString('\n')
-	go io.Copy(io.Discard, stderr)
-	line = strings.TrimSpace(line)
-	t.Log(line)
-	_, addr, _ = strings.Cut(line, "listening addr=")
-	return cmd, addr
+	lines := bufio.NewScanner(stderr)
+	lines.Scan()
+	_, addr, _ = strings.Cut(lines.Text(), "listening addr=")
+	if addr == "" {
+		t.Error(lines.Text())
+	}
+	logged = make(chan string, 10_000)
+	go func() {
+		for lines.Scan() {
+			logged <- lines.Text()
+		}
+	}()
+	return cmd, addr, logged
 }
 
 func newRequest(addr, event, body string) *http.Request {
@@ -73,28 +83,55 @@ func post(addr, event, body string) string {
 	return fmt.Sprintf("%d %s", resp.StatusCode, must(io.ReadAll(resp.Body)))
 }
 
+// expectLine runs the program, which must end with a line that has want in it.
+func expectLine(t *testing.T, secret, url, arg, want string) {
+	t.Helper()
+	cmd := command(secret, url, strings.Fields(arg)...)
+	cmd.Stderr = new(strings.Builder)
+	must(0, cmd.Start())
+	defer time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() }).Stop()
+	err := cmd.Wait()
+	got := fmt.Sprint(cmd.Stderr)
+	if err == nil || strings.Count(got, "\n") != 1 || !strings.Contains(got, want) ||
+		strings.Contains(got, "hunter2") {
+		t.Errorf("%q: got %v, %q; want a line with %q and no password", url, err, got, want)
+	}
+}
+
 func TestBadConfiguration(t *testing.T) {
 	t.Parallel() // TestPostgres also takes its time
-	silent := must(net.Listen("tcp", "127.0.0.1:0"))
-	defer silent.Close()
-	url := "postgres://user:hunter2@" + silent.Addr().String() + "/database"
+	const (
+		url    = "postgres://user:hunter2@127.0.0.1:1/database"
+		notURL = "DATABASE_URL: not a URL like postgres://user:percent-encoded-password@host"
+	)
 	for _, tc := range []struct{ url, secret, arg, want string }{
-		{"", "secr3t", "", "not a URL"},
-		{"postgres://user:hunter2/@localhost/database", "secr3t", "", "not a URL"},
-		{"postgres://user:1@hunter2@localhost/database", "secr3t", "", "not a URL"},
-		{"mysql://user:hunter2@localhost/database?x=y", "secr3t", "", "not a URL"},
-		{"postgres://user:hunter2@127.0.0.1:1/database", "secr3t", "", "connection refused"},
+		{"", "secr3t", "", notURL},
+		{"postgres://user:hunter2/@localhost/database", "secr3t", "", notURL},
+		{"postgres://user:1@hunter2@localhost/database", "secr3t", "", notURL},
+		{"mysql://user:hunter2@localhost/database?x=y", "secr3t", "", notURL},
+		{url + "\n", "secr3t", "", "DATABASE_URL: contains a line break"},
+		{url + "?sslmode=no-verify", "secr3t", "", "sslmode"},
+		{url + "?sslmode=require&sslrootcert=/absent", "secr3t", "", "sslrootcert (unable to read"},
+		{url + "?connect_timeout=5s", "secr3t", "", "DATABASE_URL: invalid connect_timeout"},
+		{url, "secr3t", "", "connection refused"},
 		{url, "", "", "GUURU_SECRET: hmacverify: empty secret"},
 		{url, "secr3t", "stray", `unexpected argument "stray"`},
-		{url, "secr3t", "", "deadline exceeded"},
 	} {
-		out, err := command(tc.secret, tc.url, strings.Fields(tc.arg)...).CombinedOutput()
-		got := string(out)
-		if err == nil || strings.Count(got, "\n") != 1 || !strings.Contains(got, tc.want) ||
-			strings.Contains(got, "hunter2") {
-			t.Errorf("%q: got %v, %q; want a line with %q and no password", tc.url, err, got, tc.want)
-		}
+		expectLine(t, tc.secret, tc.url, tc.arg, tc.want)
 	}
+	if testing.Short() {
+		t.Skip("the database that does not respond: takes 10 seconds")
+	}
+	silent := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer silent.Close()
+	expectLine(t, "secr3t", strings.Replace(url, "127.0.0.1:1", silent.Addr().String(), 1), "",
+		"deadline exceeded")
+}
+
+func freePort() string {
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer listener.Close()
+	return fmt.Sprint(listener.Addr().(*net.TCPAddr).Port)
 }
 
 // newServer returns the URL of a new PostgreSQL server, and a function that runs
@@ -117,14 +154,80 @@ func newServer(t *testing.T) (url string, sh func(script string)) {
 			t.Fatalf("%s: %v\n%s", script, err, out)
 		}
 	}
-	listener := must(net.Listen("tcp", "127.0.0.1:0"))
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	listener.Close()
+	port := freePort()
 	sh("initdb -D data -U postgres -A trust -E UTF8 --no-sync")
 	sh("printf \"port=" + port + "\nunix_socket_directories=''\n\" >>data/postgresql.conf")
 	t.Cleanup(func() { sh("pg_ctl stop -D data -m immediate"); os.RemoveAll(dir) })
 	sh("pg_ctl start -D data -l log")
 	return "postgres://postgres@127.0.0.1:" + port + "/postgres", sh
+}
+
+// A table that cannot store a delivery is found at the start.
+func TestUnusableTable(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url, sh := newServer(t)
+	sh("printf 'host all scram 127.0.0.1/32 scram-sha-256\n' | cat - data/pg_hba.conf >hba && " +
+		"cp hba data/pg_hba.conf && pg_ctl reload -D data")
+	db := must(pgx.Connect(ctx, url))
+	for _, tc := range []struct{ table, want string }{
+		{"VIEW deliveries AS SELECT '' AS id, '' AS event, '' AS idempotency_key, ''::bytea AS body",
+			"cannot insert into view"},
+		{"TABLE deliveries (id text, event text, idempotency_key text, body bytea)", "constraint"},
+		{"TABLE deliveries (id text PRIMARY KEY, event text, body bytea)", "idempotency_key"},
+		{"TABLE deliveries (id varchar(80) PRIMARY KEY, event text, idempotency_key text, body bytea)",
+			"varying(80)"},
+	} {
+		must(db.Exec(ctx, "CREATE "+tc.table))
+		expectLine(t, "secr3t", url, "", tc.want)
+		kind, _, _ := strings.Cut(tc.table, " ")
+		must(db.Exec(ctx, "DROP "+kind+" deliveries"))
+	}
+	must(db.Exec(ctx, "CREATE ROLE scram LOGIN PASSWORD 'another'"))
+	wrong := strings.Replace(url, "postgres@", "scram:hunter2@", 1)
+	expectLine(t, "secr3t", wrong, "", "password authentication failed")
+	start(t, url) // stores nothing
+	if n := must(db.Exec(ctx, "SELECT FROM deliveries")).RowsAffected(); n != 0 {
+		t.Errorf("got %d rows after a start, want none", n)
+	}
+}
+
+// PgBouncer gives each transaction another connection of the server.
+func TestPgBouncer(t *testing.T) {
+	t.Parallel()
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin")
+	if _, err := exec.LookPath("pgbouncer"); err != nil {
+		t.Skip("PgBouncer is not installed: ", err)
+	}
+	url, sh := newServer(t)
+	server := must(neturl.Parse(url))
+	port := freePort()
+	sh("printf '[databases]\n* = host=127.0.0.1 user=postgres port=" + server.Port() +
+		"\n[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port=" + port + "\nauth_type=any\n" +
+		"pool_mode=transaction\ndefault_pool_size=3\nunix_socket_dir=\npidfile=pid\n" +
+		"logfile=bouncer\n' >ini && pgbouncer -d ini")
+	t.Cleanup(func() { sh("kill $(cat pid)") })
+	server.Host = "127.0.0.1:" + port
+	_, first, _ := start(t, server.String())
+	_, second, _ := start(t, server.String())
+	var wg sync.WaitGroup
+	for n := range 300 {
+		wg.Go(func() {
+			body := fmt.Sprintf("{\"n\":%d}", n)
+			addr := []string{first, second}[n%2]
+			if got := post(addr, "chat-rated", body); got != "200 Success!" {
+				t.Errorf("%s: got %q, want 200", body, got)
+			}
+		})
+		if n%20 == 0 {
+			wg.Wait()
+		}
+	}
+	wg.Wait()
+	db := must(pgx.Connect(t.Context(), url))
+	if n := must(db.Exec(t.Context(), "SELECT FROM deliveries")).RowsAffected(); n != 300 {
+		t.Errorf("got %d rows, want 300", n)
+	}
 }
 
 func TestPostgres(t *testing.T) {
@@ -170,7 +273,7 @@ func TestPostgres(t *testing.T) {
 	var addrs [3]string
 	release := hold("CREATE TABLE deliveries ()")
 	for i := range programs {
-		wg.Go(func() { programs[i], addrs[i] = start(t, url) })
+		wg.Go(func() { programs[i], addrs[i], _ = start(t, url) })
 	}
 	waitForBlocked(3)
 	release()
@@ -194,10 +297,22 @@ func TestPostgres(t *testing.T) {
 	// A program that starts later needs few privileges.
 	must(db.Exec(ctx, "CREATE ROLE app LOGIN; GRANT SELECT, INSERT ON deliveries TO app"))
 	app := strings.Replace(url, "postgres@", "app@", 1)
-	_, addr := start(t, app)
+	_, addr, logged := start(t, app)
 	for _, event := range []string{"chat-assigned", "chat-opened", "chat-closed", "chat-reopened",
 		"chat-transferred", "chat-rated", "message-created", "not UTF-8: \xff", "new", ""} {
 		send(addr, event, "{}")
+	}
+	send(addr, "chat-rated", "{}") // again
+	var results []string
+	for len(results) < 11 {
+		_, result, _ := strings.Cut(<-logged, "INFO ")
+		result, _, _ = strings.Cut(result, " ")
+		results = append(results, result)
+	}
+	// The last three names are unknown, so that they are one delivery.
+	want := "stored stored stored stored stored stored stored stored duplicate duplicate duplicate"
+	if got := strings.Join(results, " "); got != want {
+		t.Errorf("got log %s\nwant %s", got, want)
 	}
 
 	// The server closes the connections in the pool, stops, and starts.
@@ -224,6 +339,16 @@ func TestPostgres(t *testing.T) {
 	release()
 	waitForBlocked(0)
 
+	// The query in the program's comment shows every body.
+	send(addr, "chat-rated", `"\u0000"`)
+	comment := regexp.MustCompile(`-c "(SELECT .*)"`).FindSubmatch(must(os.ReadFile("main.go")))
+	if n := must(db.Exec(ctx, string(comment[1]))).RowsAffected(); n < 200 {
+		t.Errorf("%s: got %d rows, want more", comment[1], n)
+	}
+
+	if testing.Short() {
+		t.Skip("the rest, with a database that hangs: takes 20 seconds")
+	}
 	// The table stays locked, or the server's processes hang.
 	lock := func() func() { return hold("LOCK TABLE deliveries") }
 	hang := func() func() {
@@ -233,7 +358,7 @@ func TestPostgres(t *testing.T) {
 		return func() { sh("kill -CONT " + pids) }
 	}
 	for _, obstruct := range []func() func(){lock, hang} {
-		cmd, addr := start(t, app)
+		cmd, addr, _ := start(t, app)
 		release := obstruct()
 		for range 12 { // the pool has at most 10 connections
 			wg.Go(func() {
