@@ -6,12 +6,15 @@
 // Nothing else may reach the backend: have it listen on localhost. It receives
 // the body and the headers Content-Type, Idempotency-Key, and X-Guuru-*, which
 // are not signed. If it does not respond, Guuru gets 502. To rotate the secret,
-// set GUURU_SECRET_PREVIOUS to the previous one.
+// set GUURU_SECRET_PREVIOUS to the old one. A container needs a grace period of
+// 45 seconds.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -30,74 +33,43 @@ import (
 	"example.com/hmacverify"
 )
 
-var upstream = flag.String("upstream", "", "post deliveries to this `URL`")
-
 func main() {
-	addr := flag.String("addr", ":8000", "listen on this `host:port`")
+	addr := flag.String("addr", ":"+cmp.Or(os.Getenv("PORT"), "8000"), "listen on this `host:port`")
+	upstream := flag.String("upstream", "", "post deliveries to this `URL`")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		log.Fatalf("unexpected argument %q", flag.Arg(0))
 	}
-	switch u, err := url.Parse(*upstream); {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		log.Fatal("-upstream is not a URL like http://localhost:9000/guuru")
-	case u.User != nil:
-		log.Fatal("-upstream has a user or password, which is not supported")
+	u, err := url.Parse(*upstream)
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+		log.Fatal("-upstream is not a URL like http://localhost:9000/guuru, without a password")
 	}
-	rc, err := hmacverify.New(os.Getenv("GUURU_SECRET"))
-	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
-		rc, err = hmacverify.New(os.Getenv("GUURU_SECRET"), previous)
+	name, secret := "GUURU_SECRET", os.Getenv("GUURU_SECRET")
+	rc, err := hmacverify.New(secret)
+	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); err == nil && previous != "" {
+		name = "GUURU_SECRET_PREVIOUS"
+		rc, err = hmacverify.New(secret, previous)
 	}
 	if err != nil {
-		log.Fatalf("GUURU_SECRET: %v", err)
+		log.Fatalf("%s: %v", name, err)
 	}
-	listener, err := net.Listen("tcp", *addr)
-	if err != nil {
-		log.Fatal(err)
-	}
-	server := &http.Server{
-		Handler:        rc.Handler(http.HandlerFunc(deliver)),
-		ReadTimeout:    10 * time.Second,
-		WriteTimeout:   45 * time.Second, // 10 for the body, 30 for the backend, 5 to respond
-		IdleTimeout:    11 * time.Minute, // proxies reuse connections for up to 10
-		MaxHeaderBytes: 16 << 10,
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	go func() {
-		if err := server.Serve(listener); err != http.ErrServerClosed {
-			log.Fatal(err)
-		}
-	}()
-	slog.Info("listening", "addr", listener.Addr().String())
-	<-ctx.Done()
-	stop() // a second signal ends the program at once
-	if err := server.Shutdown(context.Background()); err != nil {
+	g := gateway{secret, *upstream}
+	if err := serve(*addr, rc.Handler(http.HandlerFunc(g.deliver))); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// PHP would read the lookalike X-Guuru-Hmac.Sha256 as the signature header.
-var passes = regexp.MustCompile(`^(Content-Type|Idempotency-Key|X-Guuru-[A-Za-z0-9-]+)$`)
+type gateway struct{ secret, upstream string }
 
-// client sends each delivery once, on a new connection. If the backend closed a
-// reused one just then, net/http would fail or send several copies.
-var client = &http.Client{
-	Timeout: 30 * time.Second, // includes reading the response
-	Transport: &http.Transport{ // without Proxy; compression would add Accept-Encoding
-		MaxIdleConnsPerHost: -1, DisableCompression: true, TLSHandshakeTimeout: 10 * time.Second,
-		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-	},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
-func deliver(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body) // in memory, so there is no error
+// deliver receives only requests with a valid signature.
+func (g gateway) deliver(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body) // from memory, so there is no error
 	sig := r.Header.Get(hmacverify.SignatureHeader)
 	logger := slog.With("id", hmacverify.DeliveryID(r.Header.Get(hmacverify.EventHeader), sig))
-	if hmacverify.Verify(os.Getenv("GUURU_SECRET"), body, sig) != nil {
+	if hmacverify.Verify(g.secret, body, sig) != nil {
 		logger = logger.With("note", "signed with the previous secret")
 	}
-	resp, text, err := post(r, body)
+	resp, text, err := g.post(r, body)
 	switch {
 	case err != nil || len(text) > hmacverify.DefaultMaxBodyBytes:
 		logger.Error("no usable response", "status", 502, "bytes", len(text), "err", err)
@@ -112,19 +84,62 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 	w.Write(text)
 }
 
-func post(r *http.Request, body []byte) (resp *http.Response, text []byte, err error) {
+// PHP would read the lookalike X-Guuru-Hmac.Sha256 as the signature header.
+var passes = regexp.MustCompile(`^(Content-Type|Idempotency-Key|X-Guuru-[A-Za-z0-9-]+)$`)
+
+// client sends each delivery once, on a new connection. If the backend closed a
+// reused one just then, net/http would fail or send several copies.
+var client = &http.Client{
+	Timeout: 30 * time.Second, // includes reading the response
+	Transport: &http.Transport{ // without Proxy; compression would add Accept-Encoding
+		DisableKeepAlives: true, DisableCompression: true, TLSHandshakeTimeout: 10 * time.Second,
+		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+	},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+func (g gateway) post(r *http.Request, body []byte) (*http.Response, []byte, error) {
 	ctx := context.WithoutCancel(r.Context()) // the sender may disconnect
-	out, _ := http.NewRequestWithContext(ctx, "POST", *upstream, bytes.NewReader(body))
+	out, _ := http.NewRequestWithContext(ctx, "POST", g.upstream, bytes.NewReader(body))
 	out.Header = r.Header.Clone()
 	maps.DeleteFunc(out.Header, func(k string, _ []string) bool { return !passes.MatchString(k) })
 	out.Header.Set("User-Agent", "") // not net/http's
-	if resp, err = client.Do(out); err != nil {
-		return nil, nil, err
+	resp, err := client.Do(out)
+	if err != nil {
+		// An *url.Error shows the URL, whose path or query may hold a token.
+		return nil, nil, errors.Unwrap(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 { // the body of a 101 has no end
 		return nil, nil, fmt.Errorf("unexpected status %d", resp.StatusCode)
 	}
-	text, err = io.ReadAll(io.LimitReader(resp.Body, hmacverify.DefaultMaxBodyBytes+1))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, hmacverify.DefaultMaxBodyBytes+1))
 	return resp, text, err
+}
+
+// serve returns after SIGINT or SIGTERM, once all requests have a response.
+func serve(addr string, handler http.Handler) error {
+	signal.Ignore(syscall.SIGPIPE) // if the log's reader is gone, go on without it
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:      handler,
+		ReadTimeout:  10 * time.Second,
+		WriteTimeout: 45 * time.Second, // 10 for the body, 30 for the backend, 5 to respond
+		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	slog.Info("listening", "addr", listener.Addr().String())
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		stop() // a second signal ends the program at once
+	}
+	slog.Info("shutting down")
+	return server.Shutdown(context.Background())
 }

@@ -1,12 +1,13 @@
 // Inbox stores each of Guuru's webhooks before it responds with 200. Each file
 // holds one body, byte for byte, and its name is the DeliveryID plus .json.
 //
-//	GUURU_SECRET=secr3t go run ./examples/inbox -dir inbox
-//	jq -c '[.rating, .question]' inbox/chat-rated-*.json
-//	GUURU_SECRET=secr3t go run ./examples/send inbox/chat-rated-*.json # again
+//	GUURU_SECRET=secr3t go run ./examples/inbox
+//	jq -c '[.rating, .question]' deliveries/chat-rated-*.json
 //
 // Once you delete a file, its delivery can be stored again. Several processes
-// can share a directory. For several machines, use examples/postgres.
+// can share a directory. For several machines, use examples/postgres. Use ext4,
+// XFS, or Btrfs: without a journal, a crash can lose what was acknowledged.
+// A container needs a grace period of a minute.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -24,87 +26,47 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
 	"example.com/hmacverify"
 )
 
-var dir = flag.String("dir", "inbox", "store deliveries in this `directory`")
-
 func main() {
-	addr := flag.String("addr", ":8000", "listen on this `host:port`")
+	addr := flag.String("addr", ":"+cmp.Or(os.Getenv("PORT"), "8000"), "listen on this `host:port`")
+	dir := flag.String("dir", "deliveries", "store deliveries in this `directory`")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		log.Fatalf("unexpected argument %q", flag.Arg(0))
 	}
-	secrets := []string{os.Getenv("GUURU_SECRET")}
-	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
-		secrets = append(secrets, previous)
+	name, secret := "GUURU_SECRET", os.Getenv("GUURU_SECRET")
+	rc, err := hmacverify.New(secret)
+	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); err == nil && previous != "" {
+		name = "GUURU_SECRET_PREVIOUS"
+		rc, err = hmacverify.New(secret, previous)
 	}
-	rc, err := hmacverify.New(secrets...)
 	if err != nil {
-		log.Fatalf("GUURU_SECRET: %v", err)
+		log.Fatalf("%s: %v", name, err)
 	}
-	listener, err := net.Listen("tcp", *addr)
-	check(err)
-	prepare()
-	server := &http.Server{
-		Handler:        rc.Handler(http.HandlerFunc(deliver)),
-		ReadTimeout:    10 * time.Second,
-		WriteTimeout:   time.Minute,      // the disk may be slow
-		IdleTimeout:    11 * time.Minute, // proxies reuse connections for up to 10
-		MaxHeaderBytes: 16 << 10,
+	in := inbox{*dir}
+	if err := in.prepare(); err != nil {
+		log.Fatal(err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	go func() {
-		if err := server.Serve(listener); err != http.ErrServerClosed {
-			log.Fatal(err)
-		}
-	}()
-	slog.Info("listening", "addr", listener.Addr().String())
-	<-ctx.Done()
-	stop() // a second signal ends the program at once
-	check(server.Shutdown(context.Background()))
-}
-
-func check(err error) {
-	if err != nil {
+	if err := serve(*addr, rc.Handler(http.HandlerFunc(in.deliver))); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// prepare makes the directory if it is missing, checks that it takes new files,
-// and removes temporary files left by crashes.
-func prepare() {
-	made, synced := os.Mkdir(*dir, 0o700), syncDir(filepath.Join(*dir, ".."))
-	if !errors.Is(made, os.ErrExist) { // an old one's parent may be unreadable
-		check(cmp.Or(made, synced))
-	}
-	f, err := os.CreateTemp(*dir, ".inbox-tmp-")
-	check(err)
-	f.Close()
-	check(os.Remove(f.Name()))
-	entries, err := os.ReadDir(*dir)
-	check(err)
-	temporary := regexp.MustCompile(`^\.inbox-tmp-\d+$`)
-	for _, entry := range entries {
-		if temporary.MatchString(entry.Name()) {
-			info, err := entry.Info() // a recent one may be in use
-			if err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > time.Hour {
-				os.Remove(filepath.Join(*dir, entry.Name()))
-			}
-		}
-	}
-}
+type inbox struct{ dir string }
 
 // deliver receives only requests with a valid signature.
-func deliver(w http.ResponseWriter, r *http.Request) {
+func (in inbox) deliver(w http.ResponseWriter, r *http.Request) {
 	event, sig := r.Header.Get(hmacverify.EventHeader), r.Header.Get(hmacverify.SignatureHeader)
-	file := filepath.Join(*dir, hmacverify.DeliveryID(event, sig)+".json")
+	file := filepath.Join(in.dir, hmacverify.DeliveryID(event, sig)+".json")
 	logger := slog.With("file", file, "event", event, // neither it nor the key is signed
 		"key", r.Header.Get(hmacverify.IdempotencyKeyHeader))
-	body, _ := io.ReadAll(r.Body) // from memory
+	body, _ := io.ReadAll(r.Body) // from memory, so there is no error
 	result, err := "stored", add(file, body)
 	if errors.Is(err, os.ErrExist) {
 		if text, _ := os.ReadFile(file); string(text) == string(body) {
@@ -112,7 +74,7 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	// Also for a duplicate: what linked it may not have synced yet.
-	if err = cmp.Or(err, syncDir(*dir)); err != nil {
+	if err = cmp.Or(err, syncDir(in.dir)); err != nil {
 		logger.Error("not stored", "err", err)
 		http.Error(w, "not stored", http.StatusInternalServerError)
 		return
@@ -121,8 +83,7 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "Success!")
 }
 
-// add links file once body is durable. Unlike a rename, a link never replaces a
-// file. On a filesystem without links, such as FAT, every delivery gets 500.
+// add links file once body is durable. A link, unlike a rename, never replaces.
 func add(file string, body []byte) error {
 	if _, err := os.Lstat(file); err == nil {
 		return os.ErrExist
@@ -141,10 +102,64 @@ func add(file string, body []byte) error {
 
 // syncDir makes the names in a directory durable, except on Windows.
 func syncDir(name string) error {
-	d, err := os.Open(name)
-	if err == nil && runtime.GOOS != "windows" {
-		err = d.Sync()
+	if runtime.GOOS == "windows" {
+		return nil
 	}
-	d.Close() // d may be nil
-	return err
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// prepare makes the directory, stores in it, and removes what crashes left in it.
+func (in inbox) prepare() error {
+	err := cmp.Or(os.Mkdir(in.dir, 0o700), syncDir(filepath.Join(in.dir, "..")))
+	if err != nil && !errors.Is(err, os.ErrExist) { // the parent of an old one may be unreadable
+		return err
+	}
+	trial := filepath.Join(in.dir, fmt.Sprint(".inbox-tmp-", time.Now().UnixNano()))
+	d, err := os.Open(in.dir)
+	if err := cmp.Or(err, add(trial, nil), os.Remove(trial)); err != nil {
+		return fmt.Errorf("-dir must take files and hard links: %w", err)
+	}
+	defer d.Close()
+	temporary := regexp.MustCompile(`^\.inbox-tmp-\d+$`).MatchString
+	for names, err := d.Readdirnames(1000); err == nil; names, err = d.Readdirnames(1000) {
+		for _, name := range slices.DeleteFunc(names, func(s string) bool { return !temporary(s) }) {
+			info, err := os.Lstat(filepath.Join(in.dir, name)) // a recent one may be in use
+			if err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > time.Hour {
+				os.Remove(filepath.Join(in.dir, name))
+			}
+		}
+	}
+	return nil
+}
+
+// serve returns after SIGINT or SIGTERM, once all requests have a response.
+func serve(addr string, handler http.Handler) error {
+	signal.Ignore(syscall.SIGPIPE) // if the log's reader is gone, go on without it
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:      handler,
+		ReadTimeout:  10 * time.Second,
+		WriteTimeout: time.Minute,      // the disk may be slow
+		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	slog.Info("listening", "addr", listener.Addr().String())
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		stop() // a second signal ends the program at once
+	}
+	slog.Info("shutting down")
+	return server.Shutdown(context.Background())
 }

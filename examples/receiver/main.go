@@ -2,10 +2,13 @@
 //
 //	GUURU_SECRET=secr3t go run ./examples/receiver
 //
-// It stores nothing. To keep every delivery, see examples/inbox.
+// It stores nothing: to keep every delivery, see examples/inbox. To rotate the
+// secret, set GUURU_SECRET_PREVIOUS to the old one. A container needs a grace
+// period of 15 seconds.
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"io"
@@ -22,35 +25,21 @@ import (
 )
 
 func main() {
-	addr := flag.String("addr", ":8000", "listen on this `host:port`")
+	addr := flag.String("addr", ":"+cmp.Or(os.Getenv("PORT"), "8000"), "listen on this `host:port`")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		log.Fatalf("unexpected argument %q", flag.Arg(0))
 	}
-	rc, err := hmacverify.New(os.Getenv("GUURU_SECRET"))
+	name, secret := "GUURU_SECRET", os.Getenv("GUURU_SECRET")
+	rc, err := hmacverify.New(secret)
+	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); err == nil && previous != "" {
+		name = "GUURU_SECRET_PREVIOUS"
+		rc, err = hmacverify.New(secret, previous)
+	}
 	if err != nil {
-		log.Fatalf("GUURU_SECRET: %v", err)
+		log.Fatalf("%s: %v", name, err)
 	}
-	listener, err := net.Listen("tcp", *addr)
-	if err != nil {
-		log.Fatal(err)
-	}
-	server := &http.Server{
-		Handler:      rc.Handler(http.HandlerFunc(deliver)),
-		ReadTimeout:  10 * time.Second,
-		WriteTimeout: 20 * time.Second,
-		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	go func() {
-		if err := server.Serve(listener); err != http.ErrServerClosed {
-			log.Fatal(err)
-		}
-	}()
-	slog.Info("listening", "addr", listener.Addr().String())
-	<-ctx.Done()
-	stop() // a second signal ends the program at once
-	if err := server.Shutdown(context.Background()); err != nil {
+	if err := serve(*addr, rc.Handler(http.HandlerFunc(deliver))); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -73,4 +62,31 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 		slog.Info("ignored", "event", event)
 	}
 	io.WriteString(w, "Success!")
+}
+
+// serve returns after SIGINT or SIGTERM, once all requests have a response.
+func serve(addr string, handler http.Handler) error {
+	signal.Ignore(syscall.SIGPIPE) // if the log's reader is gone, go on without it
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:      handler,
+		ReadTimeout:  10 * time.Second,
+		WriteTimeout: 15 * time.Second, // includes reading the body
+		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	slog.Info("listening", "addr", listener.Addr().String())
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		stop() // a second signal ends the program at once
+	}
+	slog.Info("shutting down")
+	return server.Shutdown(context.Background())
 }

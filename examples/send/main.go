@@ -10,6 +10,7 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -35,31 +36,31 @@ func main() {
 
 	status := 0
 	for _, file := range flag.Args() {
-		response, ok := send(*url, secret, *event, file)
-		fmt.Println(file, response)
-		if !ok {
-			status = 1
+		response, err := send(*url, secret, *event, file)
+		if err != nil {
+			response, status = err.Error(), 1
 		}
+		fmt.Println(file, response)
 	}
 	os.Exit(status)
 }
 
-// client does not follow redirects, because Guuru might not.
+// client does not follow redirects, because Guuru might not. It uses no proxy.
 var client = http.Client{
 	Timeout:       30 * time.Second,
+	Transport:     &http.Transport{},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// send posts file. It returns the response, or what went wrong, and whether the
-// status was 2xx.
-func send(url, secret, event, file string) (response string, ok bool) {
+// send posts file. It returns the response if its status is 2xx, or an error.
+func send(url, secret, event, file string) (response string, err error) {
 	body, err := read(file)
 	if err != nil {
-		return err.Error(), false
+		return "", err
 	}
 	r, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
-		return err.Error(), false
+		return "", err
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set(hmacverify.EventHeader, event)
@@ -67,14 +68,18 @@ func send(url, secret, event, file string) (response string, ok bool) {
 	r.Header.Set(hmacverify.SignatureHeader, hmacverify.Sign(secret, body))
 	resp, err := client.Do(r)
 	if err != nil {
-		return err.Error(), false
+		return "", err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 200)) // enough to see what it is
 	if err != nil {
-		return err.Error(), false
+		return "", err
 	}
-	return fmt.Sprintf("%d %q", resp.StatusCode, text), resp.StatusCode/100 == 2
+	response = fmt.Sprintf("%d %q", resp.StatusCode, text)
+	if resp.StatusCode/100 != 2 {
+		return "", errors.New(response)
+	}
+	return response, nil
 }
 
 func read(file string) ([]byte, error) {
