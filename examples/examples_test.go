@@ -63,7 +63,7 @@ var build = sync.OnceValue(func() error {
 	mod := fmt.Sprintf("module copies\n\ngo 1.24\n\nrequire example.com/hmacverify v0.0.0\n\n"+
 		"replace example.com/hmacverify => %q\n", module)
 	err = os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o600)
-	for _, name := range []string{"receiver", "send", "gateway", "inbox"} {
+	for _, name := range []string{"receiver", "send", "gateway", "inbox", "verify"} {
 		text, readErr := os.ReadFile(filepath.Join(name, "main.go"))
 		err = errors.Join(err, readErr, os.Mkdir(filepath.Join(dir, name), 0o700),
 			os.WriteFile(filepath.Join(dir, name, "main.go"), text, 0o600))
