@@ -14,6 +14,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-chi/chi/v5"
+	fiberv2 "github.com/gofiber/fiber/v2"
+	adaptorv2 "github.com/gofiber/fiber/v2/middleware/adaptor"
 	"github.com/gofiber/fiber/v3"
 	"github.com/gofiber/fiber/v3/middleware/adaptor"
 	"github.com/gorilla/mux"
@@ -76,7 +78,7 @@ func check(t *testing.T, url string, dropsFirst bool) {
 		runs = 0
 		r := must(http.NewRequest("POST", url+"/guuru", strings.NewReader(tc.body)))
 		r.Header[hmacverify.SignatureHeader] = strings.Fields(tc.sigs)
-		resp := must(http.DefaultClient.Do(r))
+		resp := must((&http.Client{Transport: &http.Transport{}}).Do(r)) // no proxy
 		got := fmt.Sprintf("%d %s", resp.StatusCode, must(io.ReadAll(resp.Body)))
 		if got != tc.want || runs != strings.Count(tc.want, "200 ") {
 			t.Errorf("%s: got %q after %d runs of deliver, want %q", tc.kind, got, runs, tc.want)
@@ -122,7 +124,8 @@ func TestRouters(t *testing.T) {
 		g.POST("/guuru", verify(rc), deliver)
 		check(t, httptest.NewServer(g).URL, false)
 		runs = 0
-		g.POST("/trap", gin.WrapH(rc.Handler(http.NotFoundHandler())), func(*gin.Context) { runs++ })
+		forged := func(*gin.Context) { runs++ }
+		g.POST("/trap", gin.WrapH(rc.Handler(http.NotFoundHandler())), forged)
 		g.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/trap", nil))
 		if runs != 1 { // the README warns of this
 			t.Errorf("after a rejection in gin.WrapH: got %d runs, want 1", runs)
@@ -130,6 +133,12 @@ func TestRouters(t *testing.T) {
 	})
 	t.Run("fiber", func(t *testing.T) {
 		deliver := func(c fiber.Ctx) error {
+			if _, err := hmacverify.PayloadFrom(c.RequestCtx()); err != nil {
+				t.Errorf("PayloadFrom(c.RequestCtx()): got %v, want nil", err)
+			}
+			if _, err := hmacverify.PayloadFrom(c.Context()); err != hmacverify.ErrNoPayload {
+				t.Errorf("PayloadFrom(c.Context()): got %v, want ErrNoPayload", err)
+			}
 			p, err := hmacverify.ParsePayload(c.BodyRaw()) // Body may decompress
 			return c.SendString(text(p, err, c.BodyRaw()))
 		}
@@ -137,6 +146,23 @@ func TestRouters(t *testing.T) {
 		app.Post("/guuru", adaptor.HTTPMiddleware(rc.Handler), deliver)
 		listener := must(net.Listen("tcp", "127.0.0.1:0"))
 		go app.Listener(listener, fiber.ListenConfig{DisableStartupMessage: true})
+		check(t, "http://"+listener.Addr().String(), true)
+	})
+	t.Run("fiber v2", func(t *testing.T) {
+		deliver := func(c *fiberv2.Ctx) error {
+			if _, err := hmacverify.PayloadFrom(c.Context()); err != nil {
+				t.Errorf("PayloadFrom(c.Context()): got %v, want nil", err)
+			}
+			if _, err := hmacverify.PayloadFrom(c.UserContext()); err != hmacverify.ErrNoPayload {
+				t.Errorf("PayloadFrom(c.UserContext()): got %v, want ErrNoPayload", err)
+			}
+			p, err := hmacverify.ParsePayload(c.BodyRaw())
+			return c.SendString(text(p, err, c.BodyRaw()))
+		}
+		app := fiberv2.New(fiberv2.Config{DisableStartupMessage: true})
+		app.Post("/guuru", adaptorv2.HTTPMiddleware(rc.Handler), deliver)
+		listener := must(net.Listen("tcp", "127.0.0.1:0"))
+		go app.Listener(listener)
 		check(t, "http://"+listener.Addr().String(), true)
 	})
 }
