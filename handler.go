@@ -42,12 +42,13 @@ const (
 // 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
-// Errors of [Receiver.Handler] and [PayloadFrom], besides those of [Verify].
+// Errors of [Receiver.Handler], [ParsePayload], and [PayloadFrom], besides those
+// of [Verify].
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
-	// ErrMalformedPayload means that the body is not JSON. Errors that wrap it
-	// also wrap the one from encoding/json.
+	// ErrMalformedPayload means that encoding/json cannot read the body. Errors
+	// that wrap it also wrap the one from encoding/json.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
 	// ErrNoPayload means that the context is not that of a verified request.
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
@@ -88,7 +89,7 @@ type Receiver struct {
 //
 // If there are no secrets, or if any is empty, New returns nil and an error
 // that wraps [ErrEmptySecret]. A line break in a secret is also an error, since
-// no delivery would match. Most likely it is the end of a line in a file.
+// no delivery would match. It usually comes from a file, and is to be trimmed.
 func New(secrets ...string) (*Receiver, error) {
 	if len(secrets) == 0 {
 		return nil, ErrEmptySecret
@@ -234,9 +235,9 @@ type contextKey struct{}
 // the signature is valid, but a field has an unexpected type. Then decode the
 // request's Body, which yields the raw bytes once, into a type that fits.
 //
-// If the error is [ErrNoPayload], the request was not verified: do not use its
-// Body. Either the handler is not behind [Receiver.Handler], or ctx is not the
-// request's. In gin, call PayloadFrom(c.Request.Context()), not PayloadFrom(c).
+// [ErrNoPayload] means that ctx does not belong to a verified request: do not
+// trust the Body. Either the handler is not behind [Receiver.Handler], or ctx is
+// not the request's. In gin, call PayloadFrom(c.Request.Context()).
 //
 // All calls for a request return the same pointer. Do not modify the payload
 // while other goroutines use it.
@@ -248,10 +249,10 @@ func PayloadFrom(ctx context.Context) (*Payload, error) {
 	return d.payload, d.err
 }
 
-// Verify is like the function [Verify], but accepts a signature made with any
-// of the receiver's secrets. Use it for bodies that do not arrive over
+// Verify is like the package-level [Verify], but accepts a signature made with
+// any of the receiver's secrets. Use it for bodies that do not arrive over
 // net/http, such as those from a queue. On a nil or zero Receiver, it returns
-// [ErrEmptySecret]. It reuses keyed HMACs, so it is faster than the function.
+// [ErrEmptySecret]. It reuses keyed HMACs, so it is faster.
 func (rc *Receiver) Verify(body []byte, sig string) error {
 	if rc == nil || rc.signers == nil {
 		return ErrEmptySecret
@@ -328,14 +329,14 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // DeliveryID returns a key for detecting duplicates and replays: the event, a
-// hyphen, and sig. A redelivery has the same key, whatever its Idempotency-Key.
+// hyphen, and sig. A redelivery has the same key, whatever its Idempotency-Key,
+// unless the secret has changed.
 //
 // The event is not signed. A replay under another name gets another key, but
 // only one for each of the Event constants, and one for all other names, which
-// become "unknown". So check the payload, too: its status, for example.
-//
-// Two deliveries of one event with equal bodies have the same key. After a
-// rotation, a redelivery has a new signature, and so a different key.
+// become "unknown". So compare the event with the payload: chat-rated comes with
+// the status "rated". Two deliveries of one event with equal bodies have the
+// same key.
 //
 // The key has at most 81 characters and is safe as a file name. DeliveryID
 // panics if sig is not 64 lowercase hex digits: call it only after [Verify].
@@ -353,16 +354,16 @@ func DeliveryID(event, sig string) string {
 
 // Payload is the body of a chat event. Omitted fields are zero, and
 // [json.Marshal] omits zero fields. No field identifies a delivery; see
-// [DeliveryID]. The examples are the three bodies in Guuru's documentation.
+// [DeliveryID]. In the comments, the examples are the three documented bodies.
 type Payload struct {
-	ID            string `json:"id,omitzero"`            // documented, but in no example
-	User          User   `json:"user,omitzero"`          // who asked
-	Question      string `json:"question,omitzero"`      // as the user wrote it
-	Status        string `json:"status,omitzero"`        // "rated" in all examples
-	Language      string `json:"language,omitzero"`      // such as "en"
-	TranscriptURL string `json:"transcriptURL,omitzero"` // differs in each example
-	Rating        int    `json:"rating,omitzero"`        // 0 if absent; 1 in all examples
-	Category      string `json:"category,omitzero"`      // such as "general"
+	ID            string `json:"id,omitzero"`       // documented, but in no example
+	User          User   `json:"user,omitzero"`     // who asked
+	Question      string `json:"question,omitzero"` // as the user wrote it
+	Status        string `json:"status,omitzero"`   // "rated" in all examples
+	Language      string `json:"language,omitzero"` // such as "en"
+	TranscriptURL string `json:"transcriptURL,omitzero"`
+	Rating        int    `json:"rating,omitzero"`   // 0 if absent; 1 in all examples
+	Category      string `json:"category,omitzero"` // such as "general"
 	CreatedAt     Millis `json:"createdAt,omitzero"`
 	AcceptedAt    Millis `json:"acceptedAt,omitzero"`
 	ClosedAt      Millis `json:"closedAt,omitzero"`
@@ -399,9 +400,8 @@ func (m Millis) Time() time.Time {
 // If the body or a field has an unexpected type, ParsePayload sets the other
 // fields and returns the payload together with an error that wraps
 // [*json.UnmarshalTypeError]. Numbers such as 4.0 and 1.5e12 do not fit an
-// integer field. Unknown fields are ignored, names match in any case, and the
-// last of several equal names wins, as always in encoding/json. The bodies
-// null and {} give an empty Payload and no error.
+// integer field. As always in encoding/json, unknown fields are ignored, and
+// names match in any case. null and {} give an empty Payload and no error.
 func ParsePayload(body []byte) (*Payload, error) {
 	p := new(Payload)
 	err := json.Unmarshal(body, p)

@@ -5,7 +5,8 @@
 //		return err // do not trust body
 //	}
 //
-// In an HTTP service, let a [Receiver] read and verify requests.
+// In an HTTP service, let a [Receiver] read and verify requests. Guuru documents
+// its webhooks at https://developers.guuru.com/docs/webhooks/examples.
 //
 // The signature is HMAC-SHA256 (RFC 2104) of the raw body. It does not cover
 // the method, the URL, the time, or any header. Anyone who captures a request
@@ -13,8 +14,7 @@
 // returns a key for detecting duplicates and replays.
 //
 // All functions are safe for concurrent use. In FIPS 140-only mode, crypto/hmac
-// panics if a secret is shorter than 14 bytes. Guuru documents its webhooks at
-// https://developers.guuru.com/docs/webhooks/examples.
+// panics if a secret is shorter than 14 bytes.
 package hmacverify
 
 import (

@@ -75,8 +75,10 @@ var verifiers = []struct {
 	}},
 	{"Receiver.Verify", func(secret, body, sig string) error {
 		rc, err := hmacverify.New(secret)
-		if err != nil {
-			rc = new(hmacverify.Receiver) // New rejects an empty secret
+		if errors.Is(err, hmacverify.ErrEmptySecret) {
+			rc = new(hmacverify.Receiver)
+		} else if err != nil {
+			return err
 		}
 		return rc.Verify([]byte(body), sig)
 	}},
@@ -147,7 +149,7 @@ func TestVerifyRejects(t *testing.T) {
 		{"slash, before 0", "/" + sig[1:], bad, ": not lowercase hex"},
 		{"colon, after 9", sig[:63] + ":", bad, ": not lowercase hex"},
 		{"NUL as the last digit", sig[:63] + "\x00", bad, ": not lowercase hex"},
-		{"64 bytes, not ASCII", sig[:62] + "é", bad, ": not lowercase hex"},
+		{"64 bytes, not ASCII", sig[:62] + "İ", bad, ": not lowercase hex"}, // U+0130, 0x30 is "0"
 		{"64 bytes, not UTF-8", sig[:63] + "\xff", bad, ": not lowercase hex"},
 
 		{"all 0", strings.Repeat("0", 64), differs, ""},
@@ -171,21 +173,28 @@ func TestVerifyRejects(t *testing.T) {
 // A comparison that stopped early or skipped a digit would accept one of these.
 func TestEveryDigitCounts(t *testing.T) {
 	ex := examples(t)[0]
-	for i := range ex.sig {
-		sig := []byte(ex.sig)
-		sig[i] ^= 1 // for a and f, no longer a hex digit
-		for _, v := range verifiers {
-			if v.verify(secret, ex.body, string(sig)) == nil {
-				t.Errorf("%s: %s: got nil, want an error", v.name, sig)
+	for i, c := range ex.sig {
+		another := strings.Trim("01", string(c))[:1]
+		for digit, want := range map[string]error{
+			another: hmacverify.ErrSignatureMismatch, "g": hmacverify.ErrMalformedSignature,
+		} {
+			sig := ex.sig[:i] + digit + ex.sig[i+1:]
+			for _, v := range verifiers {
+				if err := v.verify(secret, ex.body, sig); !errors.Is(err, want) {
+					t.Errorf("%s: %s: got %v, want %v", v.name, sig, err, want)
+				}
 			}
 		}
 	}
 }
 
-// A secret is taken as it is: none of these stands for another.
+// A secret is taken as it is: none of these stands for another. (A secret with
+// NUL bytes at its end would: HMAC pads keys with them.)
 func TestEveryByteOfTheSecretCounts(t *testing.T) {
-	secrets := []string{" ", "\t", "secr3t", "SECR3T", `"secr3t"`, "'secr3t'", "secr3t\xff", "secr3t\ufffd"}
-	for _, affix := range []string{" ", "\t", "\v", "\u00a0", "\ufeff", "\x00 ", "=", "$"} {
+	long := strings.Repeat("x", 64) // the block size of SHA-256
+	secrets := []string{" ", "\t", "secr3t", "SECR3T", `"secr3t"`, "'secr3t'", "secr3t\xff",
+		"secr3t\ufffd", long, long + "a", long + "b"}
+	for _, affix := range []string{" ", "\t", "\v", "\f", "\u0085", "\u00a0", "\u2028", "\ufeff", "\x00 "} {
 		secrets = append(secrets, affix+"secr3t", "secr3t"+affix)
 	}
 	for _, signedWith := range secrets {
