@@ -89,7 +89,7 @@ type Receiver struct {
 //
 // If there are no secrets, or if any is empty, New returns nil and an error
 // that wraps [ErrEmptySecret]. A line break in a secret is also an error, since
-// no delivery would match. It usually comes from a file, and is to be trimmed.
+// no delivery would match. It usually comes from a file: trim it.
 func New(secrets ...string) (*Receiver, error) {
 	if len(secrets) == 0 {
 		return nil, ErrEmptySecret
@@ -202,8 +202,8 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery)
 	}
 
 	if err := rc.Verify(body, sig); err != nil {
-		// If Content-Length is known (not -1) and differs, something in front has
-		// changed the body. Without the numbers, that would look like a forgery.
+		// If Content-Length is known (not -1) and differs, middleware has changed
+		// the body. Without the numbers, that would look like a forgery.
 		return fmt.Errorf("%w: read %d bytes, Content-Length %d", err, len(body), r.ContentLength)
 	}
 
@@ -334,9 +334,9 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 //
 // The event is not signed. A replay under another name gets another key, but
 // only one for each of the Event constants, and one for all other names, which
-// become "unknown". So compare the event with the payload: chat-rated comes with
-// the status "rated". Two deliveries of one event with equal bodies have the
-// same key.
+// become "unknown". So check the payload, too: in the documented bodies of
+// chat-rated, the status is "rated". Two deliveries of one event with equal
+// bodies have the same key.
 //
 // The key has at most 81 characters and is safe as a file name. DeliveryID
 // panics if sig is not 64 lowercase hex digits: call it only after [Verify].

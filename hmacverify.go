@@ -35,7 +35,7 @@ const SignatureHeader = "X-Guuru-Hmac-Sha256"
 var (
 	// ErrEmptySecret means that there is no secret to verify with. HMAC accepts
 	// an empty key, but then anyone can sign. A secret that consists of NUL
-	// bytes counts as empty, because HMAC pads keys with zeros.
+	// bytes counts as empty: HMAC pads short keys with zeros.
 	ErrEmptySecret = errors.New("hmacverify: empty secret")
 	// ErrMissingSignature means that the signature is absent or empty.
 	ErrMissingSignature = errors.New("hmacverify: missing signature")
