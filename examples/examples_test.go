@@ -3,9 +3,8 @@ package examples_test
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
-	"errors"
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"regexp"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,258 +27,231 @@ import (
 	"example.com/hmacverify"
 )
 
-// patience bounds every wait. Only a failing test waits that long.
-const patience = 40 * time.Second
+// patience bounds every wait, and the life of every process. Only a failing test
+// waits that long.
+const patience = 45 * time.Second
 
 const (
-	secret = "GUURU_SECRET=secr3t"
-	key    = `a "key" with \ and <é>`
+	secret   = "GUURU_SECRET=secr3t"
+	key      = `a "key" with \ and <é>`
+	rated    = `{"user":{"name":"João"},"question":"Is it free?","status":"rated","rating":1}`
+	mismatch = "400 Invalid request, non-matching HMAC-SHA256 received"
 )
 
-// bin is the directory of the programs.
-var bin string
+var bin string // the directory of the programs
 
 func TestMain(m *testing.M) {
 	flag.Set("test.parallel", "20") // most tests wait
 	status := m.Run()
-	if bin != "" {
-		os.RemoveAll(filepath.Dir(bin))
-	}
+	os.RemoveAll(bin)
 	os.Exit(status)
 }
 
-// build builds the programs once, from copies of their main.go in another
-// module. go test's cache tracks only files that a test opens, so TestMain must
-// not call it.
-var build = sync.OnceValue(func() error {
-	dir, err := os.MkdirTemp("", "hmacverify-")
-	if err != nil {
+// build builds the programs once and puts them first in PATH. go test's cache
+// tracks only files that a test opens, so it opens them, and TestMain must not
+// call it.
+var build = sync.OnceValue(func() (err error) {
+	if bin, err = os.MkdirTemp("", "hmacverify-"); err != nil {
 		return err
 	}
-	bin = filepath.Join(dir, "bin")
-	module, err := filepath.Abs("..")
-	if err != nil {
-		return err
-	}
-	mod := fmt.Sprintf("module copies\n\ngo 1.24\n\nrequire example.com/hmacverify v0.0.0\n\n"+
-		"replace example.com/hmacverify => %q\n", module)
-	err = os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o600)
-	for _, name := range []string{"receiver", "send", "gateway", "inbox", "verify"} {
-		text, readErr := os.ReadFile(filepath.Join(name, "main.go"))
-		err = errors.Join(err, readErr, os.Mkdir(filepath.Join(dir, name), 0o700),
-			os.WriteFile(filepath.Join(dir, name, "main.go"), text, 0o600))
-	}
-	if err != nil {
-		return err
-	}
-	build := exec.Command("go", "build", "-o", bin+string(filepath.Separator), "./...")
+	os.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", bin)
 	if info, _ := debug.ReadBuildInfo(); strings.Contains(fmt.Sprint(info), "-race=true") {
-		build.Args = slices.Insert(build.Args, 2, "-race")
+		cmd.Args = append(cmd.Args, "-race")
 	}
-	build.Dir = dir
-	if out, err := build.CombinedOutput(); err != nil {
+	for _, name := range []string{"receiver", "send", "gateway", "inbox", "verify"} {
+		os.ReadFile(filepath.Join(name, "main.go"))
+		cmd.Args = append(cmd.Args, "./"+name)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %v\n%s", err, out)
 	}
 	return nil
 })
 
 // command returns a command whose environment is the test's, without variables
-// of the programs, plus env. It builds the programs first.
-func command(t *testing.T, env []string, name string, args ...string) *exec.Cmd {
+// of the programs, plus env, where a comma separates variables.
+func command(t *testing.T, env, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	if err := build(); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.ContainsRune(name, filepath.Separator) {
-		name = filepath.Join(bin, name)
-	}
-	cmd := exec.Command(name, args...)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool {
 		return strings.HasPrefix(s, "GUURU_") || strings.HasPrefix(s, "PORT=")
 	})
-	cmd.Env = append(cmd.Env, env...)
+	cmd.Env = append(cmd.Env, strings.Split(env, ",")...)
 	return cmd
 }
 
-// run runs a program to its end. The variables in env are separated by commas.
 func run(t *testing.T, stdin, env, name string, args ...string) (out, errs string, status int) {
 	t.Helper()
-	cmd := command(t, strings.Split(env, ","), name, args...)
-	var stdout, stderr bytes.Buffer
+	cmd := command(t, env, name, args...)
+	var stdout, stderr strings.Builder
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer time.AfterFunc(patience, func() { cmd.Process.Kill() }).Stop()
-	cmd.Wait()
+	cmd.Run()
 	return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
 }
 
-// A process is a program that listens.
+// A process is a program that listens. Its standard error goes to the file log.
 type process struct {
 	*exec.Cmd
-	addr   string
-	stderr io.ReadCloser
-	ended  chan struct{}
-
-	mu  sync.Mutex
-	log strings.Builder // what is on standard error
+	addr, log string
 }
 
 // start starts a program on a free port and returns once it listens.
-func start(t *testing.T, env []string, name string, args ...string) *process {
+func start(t *testing.T, env, name string, args ...string) *process {
 	t.Helper()
-	p := launch(t, env, name, args...)
-	if p.addr == "" {
-		t.Fatalf("%s does not listen: %v\n%s", name, p.ProcessState, p.logged())
-	}
-	return p
-}
-
-// launch is like start, but the program may exit. It then has no addr.
-func launch(t *testing.T, env []string, name string, args ...string) *process {
-	t.Helper()
-	args = append(args, "-addr", "127.0.0.1:0")
-	p := &process{Cmd: command(t, env, name, args...), ended: make(chan struct{})}
-	var err error
-	if p.stderr, err = p.StderrPipe(); err != nil {
-		t.Fatal(err)
-	}
+	p := &process{Cmd: command(t, env, name, append(args, "-addr", "127.0.0.1:0")...)}
+	log, _ := os.Create(filepath.Join(t.TempDir(), "log"))
+	defer log.Close()
+	p.Stderr, p.log = log, log.Name()
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.kill)
-	addr := make(chan string, 1)
-	go func() {
-		for lines := bufio.NewScanner(p.stderr); lines.Scan(); {
-			p.mu.Lock()
-			fmt.Fprintln(&p.log, lines.Text())
-			p.mu.Unlock()
-			if _, after, ok := strings.Cut(lines.Text(), "listening addr="); ok {
-				addr <- after
-			}
-		}
-		p.Wait()
-		close(p.ended)
-	}()
-	select {
-	case p.addr = <-addr:
-	case <-p.ended:
-	case <-time.After(patience):
-	}
+	p.addr = waitFor(t, p.log, `listening addr=(.+)\n`)[1]
 	return p
 }
 
-func (p *process) logged() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log.String()
+// waitFor waits until a file matches pattern, and returns the submatches.
+func waitFor(t *testing.T, file, pattern string) []string {
+	t.Helper()
+	re, begin := regexp.MustCompile(pattern), time.Now()
+	for {
+		text, _ := os.ReadFile(file)
+		if match := re.FindStringSubmatch(string(text)); match != nil {
+			return match
+		}
+		if time.Since(begin) > patience {
+			t.Fatalf("got\n%s\nwant %s", text, pattern)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
-// waitForLog waits for text in the log.
 func (p *process) waitForLog(t *testing.T, text string) {
 	t.Helper()
-	for begin := time.Now(); !strings.Contains(p.logged(), text); time.Sleep(time.Millisecond) {
-		if time.Since(begin) > patience {
-			t.Fatalf("the log has no %q:\n%s", text, p.logged())
-		}
-	}
-}
-
-// wait waits for the end of the process and returns its status.
-func (p *process) wait(t *testing.T) int {
-	t.Helper()
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		t.Fatalf("the process does not end:\n%s", p.logged())
-	}
-	return p.ProcessState.ExitCode()
+	waitFor(t, p.log, regexp.QuoteMeta(text))
 }
 
 func (p *process) kill() {
 	p.Process.Kill()
-	<-p.ended
+	p.Wait()
 }
+
+func sign(body string) string { return hmacverify.Sign("secr3t", []byte(body)) }
 
 // client uses no proxy.
 var client = &http.Client{Transport: &http.Transport{}}
 
-// try posts body with sig and event. It returns the response's status and text.
-func try(p *process, event, body, sig string) (string, error) {
-	r, err := http.NewRequest("POST", "http://"+p.addr, strings.NewReader(body))
-	if err != nil {
-		return "", err
-	}
+// post returns the response to a delivery.
+func post(p *process, event, body, sig string) string {
+	r, _ := http.NewRequest("POST", "http://"+p.addr, strings.NewReader(body))
 	r.Header.Set("X-Guuru-Hmac-Sha256", sig)
 	r.Header.Set("X-Guuru-Event", event)
 	r.Header.Set("Idempotency-Key", key)
-	resp, err := client.Do(r)
+	return describe(client.Do(r))
+}
+
+func read(conn net.Conn) string {
+	return describe(http.ReadResponse(bufio.NewReader(conn), nil))
+}
+
+// describe returns the status of a response, its headers but those that net/http
+// adds, and its text.
+func describe(resp *http.Response, err error) string {
 	if err != nil {
-		return "", err
+		return "no response: " + err.Error()
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	return fmt.Sprintf("%d %s", resp.StatusCode, text), err
+	if err != nil {
+		return "no response: " + err.Error()
+	}
+	for _, name := range []string{"Date", "Content-Length", "Connection", "X-Content-Type-Options"} {
+		resp.Header.Del(name)
+	}
+	all := fmt.Sprint(resp.StatusCode, " ", resp.Header, " ", string(text))
+	added := regexp.MustCompile(`map\[(Content-Type:\[text/plain; charset=utf-8\])?\] `)
+	return added.ReplaceAllString(all, "")
 }
 
-// post is like try, for a chat-rated with a valid signature.
-func post(t *testing.T, p *process, body string) string {
+// check compares what got and want look like.
+func check(t *testing.T, what string, got, want any) {
 	t.Helper()
-	response, err := try(p, "chat-rated", body, hmacverify.Sign("secr3t", []byte(body)))
+	if got, want := fmt.Sprint(got), fmt.Sprint(want); got != want {
+		t.Errorf("%.99q: got %.900q\nwant %.900q", what, got, want)
+	}
+}
+
+func write(t *testing.T, addr, request string) *net.TCPConn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	io.WriteString(conn, request)
+	return conn.(*net.TCPConn)
 }
 
-// documented returns the nth of the documented bodies and its signature.
-func documented(t *testing.T, n int) (body, sig string) {
+// delivery returns a request with a valid signature, and its DeliveryID.
+func delivery(body string) (request, id string) {
+	request = fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nX-Guuru-Hmac-Sha256: %s\r\n"+
+		"Content-Length: %d\r\n\r\n%s", sign(body), len(body), body)
+	return request, hmacverify.DeliveryID("", sign(body))
+}
+
+// begin sends a request without its body, which is {}. Once the server asks for
+// the body, the request is in progress.
+func begin(t *testing.T, p *process) net.Conn {
 	t.Helper()
-	stem := filepath.Join("..", "testdata", fmt.Sprintf("example%d", n))
-	text, err := os.ReadFile(stem + ".json")
-	hex, sigErr := os.ReadFile(stem + ".sig")
-	if err := errors.Join(err, sigErr); err != nil {
-		t.Fatal(err)
-	}
-	return string(text), string(hex)
+	request, _ := delivery("{}")
+	request = strings.Replace(request, "\r\n", "\r\nExpect: 100-continue\r\n", 1)
+	conn := write(t, p.addr, strings.TrimSuffix(request, "{}"))
+	check(t, "begin", read(conn), "100 ")
+	return conn
 }
-
-const mismatch = "400 Invalid request, non-matching HMAC-SHA256 received"
 
 // A program that cannot work says why in one line, which shows no password.
 func TestBadConfigurationEndsProgram(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	taken, _ := net.Listen("tcp", ":0")
 	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	const (
 		url       = "-upstream is not a URL like http://localhost:9000/guuru"
+		empty     = "GUURU_SECRET: hmacverify: empty secret"
 		lineBreak = "GUURU_SECRET: hmacverify: secret 1 of 1 contains a line break"
 	)
 	dir := filepath.Join(t.TempDir(), "deliveries")
-	gateway := "gateway -addr 127.0.0.1:0 -upstream "
 	for _, tc := range []struct{ env, command, want string }{
-		{"GUURU_SECRET=", "receiver", "GUURU_SECRET: hmacverify: empty secret"},
-		{"GUURU_SECRET_PREVIOUS=secr3t", "inbox -dir " + dir, "GUURU_SECRET: hmacverify: empty secret"},
-		{"GUURU_SECRET=secr3t\n", gateway + "http://x", lineBreak},
+		{"GUURU_SECRET=", "receiver", empty},
+		{"GUURU_SECRET_PREVIOUS=secr3t", "inbox -dir " + dir, empty},
+		{"GUURU_SECRET=secr3t\n", "receiver", lineBreak},
 		{secret + ",GUURU_SECRET_PREVIOUS=\nold", "receiver",
 			"GUURU_SECRET_PREVIOUS: hmacverify: secret 2 of 2 contains a line break"},
-		{"GUURU_SECRET=secr3t\r", "send " + os.DevNull, lineBreak},
-		{"GUURU_SECRET=", "send " + os.DevNull, "GUURU_SECRET: hmacverify: empty secret"},
-		{secret, "receiver left", `unexpected argument "left"`},
-		{secret, gateway + "http://x left", `unexpected argument "left"`},
 		{secret, "inbox -dir " + dir + " left", `unexpected argument "left"`},
-		{secret, "receiver -addr " + taken.Addr().String(), "address already in use"},
+		{secret, "receiver -addr :" + port, "address already in use"},
+		{secret + ",PORT=" + port, "receiver", "listen tcp :" + port + ": bind: "},
+		{"GUURU_SECRET=", "send " + os.DevNull, empty},
 		{secret, "send", "no file to send"},
+		{"GUURU_SECRET=", "verify " + os.DevNull, "no GUURU_SECRET, or no file: verify ["},
+		{secret, "verify", "no GUURU_SECRET, or no file: verify [-sig SIGNATURE] FILE..."},
+		{secret, "verify -unknown " + os.DevNull, "flag provided but not defined: -unknown"},
 		{secret, "gateway", url},
-		{secret, gateway + "localhost:9000", url},
-		{secret, gateway + "http://", url},
-		{secret, gateway + "ftp://localhost", url},
-		{secret, gateway + "http://[", url},
-		{secret, gateway + "http://user:hidden@localhost", url},
+		{secret, "gateway -upstream http://", url},
+		{secret, "gateway -upstream ftp://localhost", url},
+		{secret, "gateway -upstream http://[", url},
+		{secret, "gateway -upstream http://user:hidden@localhost", url},
+		{secret, "inbox -dir=", "no such file"},
+		{secret, "inbox -dir " + dir + "/inbox", "no such file"},
+		{secret, "inbox -dir " + os.DevNull, "not a directory"},
+		{secret, "inbox -dir /proc", "/proc"},
 	} {
 		args := strings.Fields(tc.command)
 		out, errs, status := run(t, "", tc.env, args[0], args[1:]...)
@@ -288,189 +261,97 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 				tc.env, tc.command, status, out, errs, tc.want)
 		}
 	}
-	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-		t.Error("an inbox that did not start made its directory")
-	}
+	_, err := os.Stat(dir)
+	check(t, "no directory without an inbox", os.IsNotExist(err), true)
 }
 
-// The servers read their secrets, listen, and stop in one way. This finds what a
-// change to one of them leaves out in the others, postgres included.
+// The servers parse flags, read their secrets, listen, and stop in one way,
+// postgres included. So other tests of that run only one of them.
 func TestServersAgree(t *testing.T) {
 	t.Parallel()
-	common := regexp.MustCompile(`(?s)\taddr :=.*?\n|\tname, secret :=.*?name, err\)\n|// serve .*`)
-	writeTimeout := regexp.MustCompile(`WriteTimeout: (.*?),\s+// .*`)
+	common := regexp.MustCompile(`(?s)addr :=.*?\n|flag\.P.*?\t}\n|name, secret.*?err\)\n|// serve .*`)
 	var want string
 	for name, limit := range map[string]string{
 		"receiver": "15 * time.Second", "gateway": "45 * time.Second",
 		"inbox": "time.Minute", "postgres": "limit + 15*time.Second",
 	} {
-		text, err := os.ReadFile(filepath.Join(name, "main.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		text, _ := os.ReadFile(filepath.Join(name, "main.go"))
 		got := strings.Join(common.FindAllString(string(text), -1), "")
-		if found := writeTimeout.FindStringSubmatch(got); found == nil || found[1] != limit {
-			t.Errorf("%s: got %q, want a WriteTimeout of %s", name, found, limit)
-		}
-		got = writeTimeout.ReplaceAllString(got, "")
-		got = regexp.MustCompile(` +//`).ReplaceAllString(got, " //") // as gofmt aligns them
+		// gofmt aligns comments.
+		vary := regexp.MustCompile(`WriteTimeout: ` + regexp.QuoteMeta(limit) + `,\s+//.*| +(//)`)
+		got = vary.ReplaceAllString(got, " $1")
 		want = cmp.Or(want, got)
-		if got != want || strings.Count(got, "\n") < 30 {
-			t.Errorf("%s: got\n%s\nwant what another server has\n%s", name, got, want)
+		if got != want || strings.Contains(got, "WriteTimeout") || strings.Count(got, "\n") < 35 {
+			t.Errorf("%s: got\n%s\nwant a WriteTimeout of %s, and what another server has\n%s",
+				name, got, limit, want)
 		}
-	}
-}
-
-// servers starts each server. The backend of gateway responds with 200.
-func servers(t *testing.T, env ...string) map[string]*process {
-	t.Helper()
-	back := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	t.Cleanup(back.Close)
-	return map[string]*process{
-		"receiver": start(t, env, "receiver"),
-		"gateway":  start(t, env, "gateway", "-upstream", back.URL),
-		"inbox":    start(t, env, "inbox", "-dir", t.TempDir()),
 	}
 }
 
 // The commands of the README's quick start, on another port.
 func TestQuickStart(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile(filepath.Join("..", "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	readme, _ := os.ReadFile(filepath.Join("..", "README.md"))
 	receiver := regexp.MustCompile(`(?m)^(GUURU_SECRET=\S+) go run \./examples/receiver$`)
 	curl := regexp.MustCompile(`(?m)^curl (?:.*\\\n)*.*$`)
-	env, command := receiver.FindSubmatch(readme), curl.Find(readme)
-	if env == nil || command == nil {
-		t.Fatalf("got commands %q, %q; want the receiver and curl", env, command)
+	env, script := receiver.FindSubmatch(readme), string(curl.Find(readme))
+	if env == nil || script == "" {
+		t.Fatalf("got commands %q, %q; want the receiver and curl", env, script)
 	}
-	p := start(t, []string{string(env[1])}, "receiver")
+	p := start(t, string(env[1]), "receiver")
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("no curl")
 	}
-	sh := exec.Command("sh", "-c", strings.Replace(string(command), "localhost:8000", p.addr, 1))
-	sh.Dir, sh.Env = "..", append(os.Environ(), "no_proxy=*")
-	if out, err := sh.Output(); string(out) != "Success!" || err != nil {
-		t.Errorf("%s: got %q, %v; want Success!", sh, out, err)
-	}
+	script = "cd .. && " + strings.Replace(script, "localhost:8000", p.addr, 1)
+	out, errs, _ := run(t, "", "no_proxy=*", "sh", "-c", script)
+	check(t, script+errs, out, "Success!")
 	p.waitForLog(t, "chat-rated")
-}
-
-// Without -addr, a server listens on PORT.
-func TestPort(t *testing.T) {
-	t.Parallel()
-	taken, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	_, port, _ := net.SplitHostPort(taken.Addr().String())
-	_, errs, status := run(t, "", secret+",PORT="+port, "receiver")
-	if want := "listen tcp :" + port + ": bind: "; status == 0 || !strings.Contains(errs, want) {
-		t.Errorf("got status %d, %q; want %q", status, errs, want)
-	}
 }
 
 func TestReceiver(t *testing.T) {
 	t.Parallel()
-	p := start(t, []string{secret}, "receiver")
-	body, sig := documented(t, 2)
-	bodySig := func(body string) string { return hmacverify.Sign("secr3t", []byte(body)) }
+	p := start(t, secret, "receiver")
 	for _, tc := range []struct{ event, body, sig, want, log string }{
-		{"chat-rated", body, sig, "200 Success!",
-			`INFO chat-rated user=João question="Is shipping free for Portugal?" status=rated rating=1`},
-		{"chat-closed", body, sig, "200 Success!", "INFO ignored event=chat-closed"},
-		{"message-created", "[]", bodySig("[]"), "200 Success!", "INFO ignored event=message-created"},
-		{"chat-rated", "[]", bodySig("[]"), "500 payload not decoded\n", "signature=" + bodySig("[]")},
-		{"chat-rated", body, strings.Repeat("0", 64), mismatch,
-			`err="hmacverify: signature mismatch: read 344 bytes, Content-Length 344"`},
-		{"chat-rated", body, sig[:5], mismatch,
-			`err="hmacverify: malformed signature: length 5, want 64"`},
-		{"chat-rated", strings.Repeat(" ", 1<<20+1), sig, "413 Invalid request, body is too large",
+		{"chat-rated", rated, sign(rated), "200 Success!",
+			`INFO chat-rated user=João question="Is it free?" status=rated rating=1`},
+		{"chat-closed", rated, sign(rated), "200 Success!", "INFO ignored event=chat-closed"},
+		{"message-created", "[]", sign("[]"), "200 Success!", "INFO ignored event=message-created"},
+		{"chat-rated", "[]", sign("[]"), "500 payload not decoded\n", "signature=" + sign("[]")},
+		{"chat-rated", "{}", sign("[]"), mismatch,
+			`err="hmacverify: signature mismatch: read 2 bytes, Content-Length 2"`},
+		{"chat-rated", "{}", "12345", mismatch, "malformed signature: length 5, want 64"},
+		{"chat-rated", strings.Repeat(" ", 1<<20+1), sign(""), "413 Invalid request, body is too large",
 			"body over limit of 1048576 bytes: "},
 	} {
-		if got, err := try(p, tc.event, tc.body, tc.sig); got != tc.want || err != nil {
-			t.Errorf("%s %.20s: got %q, %v; want %q", tc.event, tc.body, got, err, tc.want)
-		}
+		check(t, tc.event+" "+tc.body, post(p, tc.event, tc.body, tc.sig), tc.want)
 		p.waitForLog(t, tc.log)
 	}
-}
-
-func TestPreviousSecret(t *testing.T) {
-	t.Parallel()
-	body, sig := documented(t, 1)
-	ps := servers(t, "GUURU_SECRET=new", "GUURU_SECRET_PREVIOUS=secr3t")
-	for name, p := range ps {
-		for sig, want := range map[string]string{
-			sig:                                      "200",
-			hmacverify.Sign("new", []byte(body)):     "200",
-			hmacverify.Sign("another", []byte(body)): "400",
-		} {
-			if got, err := try(p, "chat-rated", body, sig); !strings.HasPrefix(got, want) || err != nil {
-				t.Errorf("%s: got %q, %v; want %s", name, got, err, want)
-			}
-		}
-		p.waitForLog(t, `err="hmacverify: signature mismatch`)
-	}
-	gateway := ps["gateway"]
-	gateway.waitForLog(t, "signed with the previous secret")
-	note := regexp.MustCompile(`id=\S+-(\w+) note="signed with the previous secret"`)
-	notes := note.FindAllStringSubmatch(gateway.logged(), -1)
-	if len(notes) != 1 || notes[0][1] != sig {
-		t.Errorf("got notes %q, want one for %s\n%s", notes, sig, gateway.logged())
-	}
-}
-
-// begin sends a request without its body. Once the server asks for the body, the
-// request is in progress.
-func begin(t *testing.T, p *process, body, sig string) (*net.TCPConn, *bufio.Reader) {
-	t.Helper()
-	conn := write(t, p.addr, fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"+
-		"X-Guuru-Hmac-Sha256: %s\r\nContent-Length: %d\r\n\r\n", sig, len(body)))
-	responses := bufio.NewReader(conn)
-	if line, err := responses.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" {
-		t.Fatalf("%s: got %q, %v; want 100 Continue", p, line, err)
-	}
-	responses.ReadString('\n')
-	return conn, responses
 }
 
 // On a signal, a program finishes the request in progress. It takes two seconds
 // here, which a WriteTimeout must allow. A second signal ends it at once.
 func TestShutdown(t *testing.T) {
 	t.Parallel()
-	body, sig := documented(t, 1)
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
-		conns, responses := map[string]net.Conn{}, map[string]*bufio.Reader{}
-		patient, impatient := servers(t, secret), servers(t, secret)
-		for name, p := range patient {
-			conns[name], responses[name] = begin(t, p, body, sig)
-			begin(t, impatient[name], body, sig)
+		patient, impatient := start(t, secret, "receiver"), start(t, secret, "receiver")
+		conn := begin(t, patient)
+		begin(t, impatient)
+		for _, p := range []*process{patient, impatient} {
 			p.Process.Signal(signal)
-			impatient[name].Process.Signal(signal)
+			p.waitForLog(t, "shutting down")
 		}
 		time.Sleep(2 * time.Second)
-		for name, p := range patient {
-			p.waitForLog(t, "shutting down")
-			if other, err := net.Dial("tcp", p.addr); err == nil {
-				other.Close()
-				t.Errorf("%s, %v: it still listens", name, signal)
-			}
-			io.WriteString(conns[name], body)
-			if line, err := responses[name].ReadString('\n'); !strings.HasPrefix(line, "HTTP/1.1 20") {
-				t.Errorf("%s, %v: got %q, %v; want 2xx", name, signal, line, err)
-			}
-			if got := p.wait(t); got != 0 {
-				t.Errorf("%s, %v: got status %d, want 0\n%s", name, signal, got, p.logged())
-			}
-			begun := time.Now()
-			impatient[name].Process.Signal(signal)
-			if got := impatient[name].wait(t); got == 0 || time.Since(begun) > 5*time.Second {
-				t.Errorf("%s, %v: a second signal does not end it at once", name, signal)
-			}
+		if other, err := net.Dial("tcp", patient.addr); err == nil {
+			other.Close()
+			t.Errorf("%v: it still listens", signal)
 		}
+		io.WriteString(conn, "{}")
+		check(t, signal.String(), read(conn), "200 Success!")
+		patient.Wait()
+		impatient.Process.Signal(signal)
+		impatient.Wait()
+		check(t, signal.String(), patient.ProcessState.String(), "exit status 0")
+		check(t, signal.String()+" twice", impatient.ProcessState.String(), "signal: "+signal.String())
 	}
 }
 
@@ -481,91 +362,68 @@ func TestReadAndIdleTimeout(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for 11 seconds")
 	}
-	body, sig := documented(t, 1)
+	p := start(t, secret, "receiver")
 	request, _ := delivery("{}")
-	idle, stalled, first := map[string]*net.TCPConn{}, map[string]*bufio.Reader{}, map[string]string{}
-	ps := servers(t, secret)
-	for name, p := range ps {
-		idle[name] = write(t, p.addr, request)
-		first[name] = read(t, idle[name])
-		_, stalled[name] = begin(t, p, body, sig)
-	}
+	idle := write(t, p.addr, request)
+	check(t, "first", read(idle), "200 Success!")
+	stalled := begin(t, p)
 	time.Sleep(11 * time.Second)
-	for name, p := range ps {
-		p.waitForLog(t, `err="hmacverify: read body: read tcp`)
-		if line, _ := stalled[name].ReadString('\n'); !strings.HasPrefix(line, "HTTP/1.1 400") {
-			t.Errorf("%s: got %q without a body, want 400", name, line)
-		}
-		io.WriteString(idle[name], request)
-		if got := read(t, idle[name]); got != first[name] {
-			t.Errorf("%s: got %q on an idle connection, want %q", name, got, first[name])
-		}
-	}
+	p.waitForLog(t, `err="hmacverify: read body: read tcp`)
+	check(t, "without a body", read(stalled), "400 Invalid request, unreadable body")
+	io.WriteString(idle, request)
+	check(t, "on an idle connection", read(idle), "200 Success!")
 }
 
 // A server goes on when nothing reads its log any more. Its headers may be long.
 func TestLogReaderLeaves(t *testing.T) {
 	t.Parallel()
-	for name, p := range servers(t, secret) {
-		p.stderr.Close()
-		for range 3 {
-			request, _ := delivery("{}")
-			request = strings.Replace(request, "\r\n", "\r\nX-Long: "+strings.Repeat("x", 24<<10)+"\r\n", 1)
-			if got := read(t, write(t, p.addr, request)); !strings.HasPrefix(got, "200") {
-				t.Errorf("%s: got %q, want 200", name, got)
-			}
-		}
+	const script = `mkfifo "$0"; head -n 1 "$0" >&2 & exec receiver "$@" 2>"$0"`
+	p := start(t, secret, "sh", "-c", script, filepath.Join(t.TempDir(), "fifo"))
+	time.Sleep(100 * time.Millisecond) // for head to end
+	request, _ := delivery("{}")
+	request = strings.Replace(request, "\r\n", "\r\nX-Long: "+strings.Repeat("x", 24<<10)+"\r\n", 1)
+	for range 3 {
+		check(t, "no log", read(write(t, p.addr, request)), "200 Success!")
 	}
 }
 
 func TestSend(t *testing.T) {
 	t.Parallel()
-	rc, err := hmacverify.New("secr3t")
-	if err != nil {
-		t.Fatal(err)
-	}
-	requests := make(chan string, 2)
-	keys := map[string]bool{}
+	rc, _ := hmacverify.New("secr3t")
+	deliveries, keys := 0, map[string]bool{}
+	const response = "%s %s %s\x1b %0999d" // the signature shows that the body is right
 	deliver := func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		requests <- fmt.Sprint(r.Header["X-Guuru-Event"], r.Header["Content-Type"], string(body), err)
+		deliveries++
 		keys[r.Header.Get("Idempotency-Key")] = true
-		switch r.URL.Path {
-		case "/moved":
-			http.Redirect(w, r, "/", http.StatusFound)
-		case "/full":
-			http.Error(w, "disk\x1b full", http.StatusInsufficientStorage)
-		case "/long":
-			io.WriteString(w, strings.Repeat("x", 1000))
-		case "/created":
-			w.WriteHeader(http.StatusCreated)
-		default:
-			io.WriteString(w, "Success!")
-		}
+		status, _ := strconv.Atoi(r.URL.Path[1:])
+		w.Header().Set("Location", "/200")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, response, r.Header.Get("X-Guuru-Event"), r.Header.Get("Content-Type"),
+			r.Header.Get("X-Guuru-Hmac-Sha256"), 0)
 	}
 	server := httptest.NewServer(rc.Handler(http.HandlerFunc(deliver)))
 	defer server.Close()
 	file := filepath.Join("..", "testdata", "example1.json")
-	body, _ := documented(t, 1)
-	const success, rated = " 200 \"Success!\"\n", "[chat-rated] [application/json]"
+	text, _ := os.ReadFile(file)
+	received := func(event, body string) string {
+		text := fmt.Sprintf(response, event, "application/json", sign(body), 0)
+		return fmt.Sprintf("%q\n", text[:200])
+	}
+	success := " 200 " + received("chat-rated", string(text))
+	const notUTF8 = "{\"\": \"\xff\"}\r\n"
 	for _, tc := range []struct {
 		args, stdin string // the URL of the server is before args
 		want        string // suffix of stdout
 		status      int
-		request     string // the last one that the server receives
 	}{
-		{" " + file, "", file + success, 0, rated + body + "<nil>"},
-		{"/created -event chat-closed -", "[]", "- 201 \"\"\n", 0,
-			"[chat-closed] [application/json][]<nil>"},
-		{" -", "{\"\": \"\xff\"}\r\n", "-" + success, 0, rated + "{\"\": \"\xff\"}\r\n<nil>"},
-		{" - " + file, "text", "- 400 \"Invalid request, body is not JSON\"\n" + file + success, 1,
-			rated + body + "<nil>"},
-		{"/long -", "{}", "- 200 \"" + strings.Repeat("x", 200) + "\"\n", 0, rated + "{}<nil>"},
-		{"/full -", "{}", "- 507 \"disk\\x1b full\\n\"\n", 1, rated + "{}<nil>"},
-		{"/moved -", "{}", "- 302 \"\"\n", 1, rated + "{}<nil>"},
-		{" absent -", "{}", "no such file or directory\n-" + success, 1, rated + "{}<nil>"},
-		{" -url http://127.0.0.1:1 -", "{}", "connection refused\n", 1, ""},
-		{" -url :: -", "{}", "missing protocol scheme\n", 1, ""},
+		{"/200 " + file, "", file + success, 0},
+		{"/201 -event chat-closed -", "[]", "- 201 " + received("chat-closed", "[]"), 0},
+		{"/200 -", notUTF8, "- 200 " + received("chat-rated", notUTF8), 0},
+		{"/200 - " + file, "text", "- 400 \"Invalid request, body is not JSON\"\n" + file + success, 1},
+		{"/302 -", "{}", "- 302 " + received("chat-rated", "{}"), 1},
+		{"/507 -", "{}", "- 507 " + received("chat-rated", "{}"), 1},
+		{"/200 absent " + file, "", "no such file or directory\n" + file + success, 1},
+		{" -url http://127.0.0.1:1 -", "{}", "connection refused\n", 1},
 	} {
 		args := strings.Fields("-url " + server.URL + tc.args)
 		out, errs, status := run(t, tc.stdin, secret, "send", args...)
@@ -573,18 +431,6 @@ func TestSend(t *testing.T) {
 			t.Errorf("%q: got %q, %q, status %d\nwant %q, status %d",
 				tc.args, out, errs, status, tc.want, tc.status)
 		}
-		select {
-		case got := <-requests:
-			if got != tc.request {
-				t.Errorf("%q: the server received %q\nwant %q", tc.args, got, tc.request)
-			}
-		default:
-			if tc.request != "" {
-				t.Errorf("%q: the server received nothing", tc.args)
-			}
-		}
 	}
-	if len(requests) > 0 || len(keys) != 8 || keys[""] {
-		t.Errorf("got %d more requests and keys %v, want a key for each of 8", len(requests), keys)
-	}
+	check(t, "deliveries and keys", []int{deliveries, len(keys)}, []int{7, 7})
 }

@@ -3,11 +3,8 @@ package examples_test
 import (
 	"bufio"
 	"fmt"
-	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +15,7 @@ import (
 
 // inboxName returns the name under which a delivery is stored.
 func inboxName(event, body string) string {
-	return hmacverify.DeliveryID(event, hmacverify.Sign("secr3t", []byte(body))) + ".json"
+	return hmacverify.DeliveryID(event, sign(body)) + ".json"
 }
 
 // readFiles returns what is in each file of dir. A directory counts as an empty
@@ -33,6 +30,8 @@ func readFiles(dir string) map[string]string {
 	return files
 }
 
+const notStored = "500 not stored\n"
+
 // wantPost posts body and checks the response and the bodies then in dir.
 func wantPost(t *testing.T, p *process, dir, body, response string, bodies ...string) {
 	t.Helper()
@@ -40,10 +39,9 @@ func wantPost(t *testing.T, p *process, dir, body, response string, bodies ...st
 	for _, stored := range bodies {
 		want[inboxName("chat-rated", stored)] = stored
 	}
-	if got, files := post(t, p, body), readFiles(dir); got != response || !maps.Equal(files, want) {
-		t.Errorf("%s: %.10s: got %q, files %.90q; want %q, %.90q", p, body, got, files, response, want)
-	}
-	if response == "500 not stored\n" {
+	check(t, p.String(), post(p, "chat-rated", body, sign(body)), response)
+	check(t, "files after "+body, readFiles(dir), want)
+	if response == notStored {
 		file := filepath.Join(dir, inboxName("chat-rated", body))
 		p.waitForLog(t, "ERROR not stored file="+file)
 	}
@@ -52,11 +50,10 @@ func wantPost(t *testing.T, p *process, dir, body, response string, bodies ...st
 func TestInbox(t *testing.T) {
 	t.Parallel()
 	dir, want := filepath.Join(t.TempDir(), "deliveries"), map[string]string{}
-	example, _ := documented(t, 2)
-	for when := range 2 {
-		p := start(t, []string{secret}, "inbox", "-dir", dir+"/")
+	for range 2 {
+		p := start(t, secret, "inbox", "-dir", dir+"/")
 		for _, d := range [][2]string{
-			{"chat-rated", example}, {"chat-rated", " {\n}\r\n"}, {"chat-rated", "\"\xff, \xc3\""},
+			{"chat-rated", rated}, {"chat-rated", " {\n}\r\n"}, {"chat-rated", "\"\xff, \xc3\""},
 			{"chat-rated", strings.Repeat("1", 100_000)},
 			{"chat-assigned", "{}"}, {"chat-opened", "{}"}, {"chat-closed", "{}"},
 			{"chat-reopened", "{}"}, {"chat-transferred", "{}"}, {"chat-rated", "{}"},
@@ -65,28 +62,22 @@ func TestInbox(t *testing.T) {
 			{"../new\xff\"\\<event>", "{}"}, {"chatRated", "{}"}, {"", "{}"}, {"Chat-Rated", "{}"},
 		} {
 			event, body, name := d[0], d[1], inboxName(d[0], d[1])
-			result := map[bool]string{false: "stored", true: "duplicate"}[want[name] == body]
-			want[name] = body
-			got, err := try(p, event, body, hmacverify.Sign("secr3t", []byte(body)))
-			if got != "200 Success!" || err != nil {
-				t.Errorf("start %d: %q %.40q: got %q, %v; want 200", when, event, body, got, err)
+			result := "stored"
+			if _, ok := want[name]; ok {
+				result = "duplicate"
 			}
+			want[name] = body
+			check(t, event+" "+body, post(p, event, body, sign(body)), "200 Success!")
 			p.waitForLog(t, fmt.Sprintf("INFO %s file=%s", result, filepath.Join(dir, name)))
 		}
 		p.waitForLog(t, fmt.Sprintf(`event="../new\xff\"\\<event>" key=%q`, key))
-		if got, err := try(p, "chat-rated", "3", strings.Repeat("0", 64)); got != mismatch || err != nil {
-			t.Errorf("forged: got %q, %v; want %q", got, err, mismatch)
-		}
-		if got := readFiles(dir); !maps.Equal(got, want) {
-			t.Errorf("start %d: got %.60q\nwant %.60q", when, got, want)
-		}
+		check(t, "forged", post(p, "chat-rated", "3", sign("")), mismatch)
+		check(t, "files", readFiles(dir), want)
 		p.kill()
 	}
 	for _, name := range []string{"", inboxName("chat-rated", "{}")} {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil || info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%q: got %v, %v; want a mode for its owner only", name, info, err)
-		}
+		info, _ := os.Stat(filepath.Join(dir, name))
+		check(t, "for its owner only: "+name, info.Mode().Perm()&0o077 == 0, true)
 	}
 }
 
@@ -113,42 +104,23 @@ func TestInboxLeavesOtherFiles(t *testing.T) {
 	for n := range 2500 {
 		put(fmt.Sprint(".inbox-tmp-42", n), 61)
 	}
-	p := start(t, []string{secret}, "inbox", "-dir", dir)
-	if got := post(t, p, "123") + post(t, p, "2"); got != "500 not stored\n500 not stored\n" {
-		t.Errorf("got %q, want 500 for two names that are taken", got)
+	p := start(t, secret, "inbox", "-dir", dir)
+	for _, body := range []string{"123", "2"} { // their names are taken
+		check(t, body, post(p, "chat-rated", body, sign(body)), notStored)
 	}
-	if got := readFiles(dir); !maps.Equal(got, want) {
-		t.Errorf("got %q\nwant %q", got, want)
-	}
-	for dir, want := range map[string]string{
-		"": "no such file", dir + "/absent/inbox": "no such file",
-		dir + "/notes": "not a directory", "/proc": "/proc",
-	} {
-		_, errs, status := run(t, "", secret, "inbox", "-addr", "127.0.0.1:0", "-dir", dir)
-		if status == 0 || !strings.Contains(errs, want) || strings.Count(errs, "\n") != 1 {
-			t.Errorf("%q: got status %d, %q; want a nonzero status and one line with %q",
-				dir, status, errs, want)
-		}
-	}
+	check(t, "files", readFiles(dir), want)
 }
 
-// A limit on file size stands in for a full disk. Later, the directory is gone.
+// A limit on file size, 2 or 4 KiB, stands in for a full disk.
 func TestInboxDiskFull(t *testing.T) {
 	t.Parallel()
 	dir, large := filepath.Join(t.TempDir(), "deliveries"), strings.Repeat("1", 5000)
-	limited := `ulimit -f 4 && exec "$0" "$@"` // 2 or 4 KiB
-	inbox := command(t, nil, "inbox").Path
-	p := start(t, []string{secret}, "/bin/sh", "-c", limited, inbox, "-dir", dir)
+	p := start(t, secret, "sh", "-c", `ulimit -f 4 && exec inbox "$@"`, "sh", "-dir", dir)
 	wantPost(t, p, dir, "1", "200 Success!", "1")
-	wantPost(t, p, dir, large, "500 not stored\n", "1")
+	wantPost(t, p, dir, large, notStored, "1")
 	wantPost(t, p, dir, "2", "200 Success!", "1", "2")
-	other := start(t, []string{secret}, "inbox", "-dir", dir)
-	wantPost(t, other, dir, large, "200 Success!", "1", "2", large)
+	wantPost(t, start(t, secret, "inbox", "-dir", dir), dir, large, "200 Success!", "1", "2", large)
 	wantPost(t, p, dir, large, "200 Success!", "1", "2", large) // a duplicate needs no room
-	os.RemoveAll(dir)
-	wantPost(t, p, dir, "2", "500 not stored\n")
-	os.Mkdir(dir, 0o700)
-	wantPost(t, p, dir, "2", "200 Success!", "2")
 }
 
 // A failed call gives 500. The same delivery succeeds once the cause is gone.
@@ -163,24 +135,23 @@ func TestInboxCallFails(t *testing.T) {
 		"inject=openat:error=EMFILE -P " + dir: {"{}"},
 	} {
 		os.RemoveAll(dir)
-		p := start(t, []string{secret}, "inbox", "-dir", dir)
+		p := start(t, secret, "inbox", "-dir", dir)
 		args = fmt.Sprint("-f -o /dev/null -e quiet=path-resolution -p ", p.Process.Pid, " -e ", args)
-		strace := exec.Command("strace", strings.Fields(args)...)
+		strace := command(t, "", "strace", strings.Fields(args)...)
 		stderr, _ := strace.StderrPipe()
 		err := strace.Start()
 		if line, _ := bufio.NewReader(stderr).ReadString('\n'); !strings.Contains(line, " attached") {
 			t.Skipf("strace cannot trace here: %v %s", err, line)
 		}
-		wantPost(t, p, dir, "{}", "500 not stored\n", stored...)
-		wantPost(t, p, dir, "{}", "500 not stored\n", stored...) // maybe a duplicate
+		wantPost(t, p, dir, "{}", notStored, stored...)
+		wantPost(t, p, dir, "{}", notStored, stored...) // maybe a duplicate
 		strace.Process.Kill()
 		strace.Wait()
 		wantPost(t, p, dir, "{}", "200 Success!", "{}")
 	}
 	// Without hard links, as on FAT, it does not start.
-	const traced = `exec strace -f -o /dev/null -e inject=linkat:error=EPERM "$0" "$@"`
-	inbox := command(t, nil, "inbox").Path
-	_, errs, status := run(t, "", secret, "/bin/sh", "-c", traced, inbox, "-dir", dir)
+	const traced = `exec strace -D -f -o /dev/null -e inject=linkat:error=EPERM inbox -dir "$0"`
+	_, errs, status := run(t, "", secret, "sh", "-c", traced, dir)
 	if status != 1 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "hard links") {
 		t.Errorf("without links: got status %d, %q; want 1 and a line about hard links", status, errs)
 	}
@@ -189,24 +160,20 @@ func TestInboxCallFails(t *testing.T) {
 // Every sync comes before the call that relies on it.
 func TestInboxOrder(t *testing.T) {
 	t.Parallel()
-	calls, dir := filepath.Join(t.TempDir(), "calls"), filepath.Join(t.TempDir(), "deliveries")
-	const traced = `exec strace -D -f -y -o "$0" -e trace=mkdirat,fsync,linkat,write "$@"`
-	inbox := command(t, nil, "inbox").Path
-	p := launch(t, []string{secret}, "/bin/sh", "-c", traced, calls, inbox, "-dir", dir)
-	if p.addr == "" {
-		t.Skipf("strace cannot trace here: %s", p.logged())
+	if _, errs, status := run(t, "", "", "strace", "-o", os.DevNull, "true"); status != 0 {
+		t.Skipf("strace cannot trace here: %s", errs)
 	}
-	post(t, p, "{}")
-	post(t, p, "{}") // a duplicate
-	p.kill()
-	text, _ := os.ReadFile(calls)
+	calls, dir := filepath.Join(t.TempDir(), "calls"), filepath.Join(t.TempDir(), "deliveries")
+	const traced = `exec strace -D -f -y -o "$0" -e trace=mkdirat,fsync,linkat,write inbox "$@"`
+	p := start(t, secret, "sh", "-c", traced, calls, "-dir", dir)
+	for range 2 { // the second is a duplicate
+		post(p, "chat-rated", "{}", sign("{}"))
+	}
 	temporary, syncDir := `\(\d+<\S+/\.inbox-tmp-\d+>`, `fsync\(\d+<`+dir+`>`
 	const respond = `"HTTP/1.1 200`
 	steps := []string{`mkdirat`, `fsync\(\d+<` + filepath.Dir(dir) + `>`,
 		`write` + temporary + `, "{}"`, `fsync` + temporary, `linkat`, syncDir, respond, syncDir, respond}
-	if !regexp.MustCompile(`(?s)` + strings.Join(steps, `.*`)).Match(text) {
-		t.Errorf("got calls\n%s\nwant %q in this order", text, steps)
-	}
+	waitFor(t, calls, `(?s)`+strings.Join(steps, `.*`))
 }
 
 // Two processes on one directory receive the same deliveries and are killed.
@@ -214,20 +181,16 @@ func TestInboxKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	dir, responses, wg := t.TempDir(), &sync.Map{}, &sync.WaitGroup{}
 	for round := range 15 {
-		var ps []*process
-		for range 2 {
-			ps = append(ps, start(t, []string{secret}, "inbox", "-dir", dir))
-		}
+		ps := []*process{start(t, secret, "inbox", "-dir", dir), start(t, secret, "inbox", "-dir", dir)}
 		for s := range 8 {
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
 				for n := 0; ; n++ {
 					body := fmt.Sprintf(`{"id":"%d %d %d","question":"%05000d"}`, round, s/2, n, n)
-					sig := hmacverify.Sign("secr3t", []byte(body))
-					response, err := try(ps[s%2], "chat-rated", body, sig)
-					if err != nil {
-						return // the process has ended
+					response := post(ps[s%2], "chat-rated", body, sign(body))
+					if strings.HasPrefix(response, "no response") { // the process has ended
+						return
 					}
 					responses.Store(inboxName("chat-rated", body)+" "+response, true)
 				}
@@ -250,7 +213,5 @@ func TestInboxKilledUnderLoad(t *testing.T) {
 			t.Errorf("%s: want 200 and the file", response)
 		}
 	}
-	if len(stored) < 20 {
-		t.Errorf("got %d deliveries under load, want more", len(stored))
-	}
+	check(t, "20 deliveries or more", len(stored) >= 20, true)
 }

@@ -24,8 +24,6 @@ func compress(text string) string {
 	return b.String()
 }
 
-func sign(body string) string { return hmacverify.Sign("secr3t", []byte(body)) }
-
 func encode64(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
 // Whatever happened on the way, verify names it, and where.
@@ -33,24 +31,18 @@ func TestVerifyExplains(t *testing.T) {
 	t.Parallel()
 	const (
 		body = `{"user":{"name":"João 😀"},"question":"a/b <c> \n \"+\" \\ 50%","rating":1}`
-		// As encoders of PHP, Python, and Go write it.
-		php    = `{"user":{"name":"Jo\u00e3o \ud83d\ude00"},"question":"a\/b <c> \n \"+\" \\ 50%","rating":1}`
-		python = `{"user": {"name": "Jo\u00e3o \ud83d\ude00"}, "question": "a/b <c> \n \"+\" \\ 50%", "rating": 1}`
-		golang = `{"user":{"name":"João 😀"},"question":"a/b \u003cc\u003e \n \"+\" \\ 50%","rating":1}`
+		// As PHP writes it.
+		php = `{"user":{"name":"Jo\u00e3o \ud83d\ude00"},"question":"a\/b <c> \n \"+\" \\ 50%","rating":1}`
 	)
 	sig := sign(body)
 	binary, _ := hex.DecodeString(sig)
 	pretty := strings.NewReplacer(`{`, "{\r\n\t", `":`, `": `, `,`, ",\r\n\t").Replace(body) + "\r\n"
-	var latin1 []rune
-	for _, b := range []byte(body) {
-		latin1 = append(latin1, rune(b))
-	}
+	latin1 := strings.NewReplacer("ã", "Ã£", "😀", "ð\u009f\u0098\u0080").Replace(body)
 	quoted, _ := json.Marshal(body)
 	lf := strings.ReplaceAll(body, ",", ",\n")
-	const another = "not valid: another secret, another body, or not from Guuru"
+	const another = "not valid: another secret, JSON that lost fields, or not from Guuru"
 	for _, tc := range []struct{ body, secret, sig, want string }{
 		{body, "secr3t", sig, "valid"},
-
 		{encode64(body) + "\n", "secr3t", sig, "mend the body (Base64)"},
 		{compress(body), "secr3t", sig, "mend the body (gzip)"},
 		{url.QueryEscape(body), "secr3t", sig, "mend the body (form)"},
@@ -58,21 +50,17 @@ func TestVerifyExplains(t *testing.T) {
 		{"a=b&payload=" + url.QueryEscape(body), "secr3t", sig, "mend the body (form)"},
 		{string(quoted), "secr3t", sig, "mend the body (string of JSON)"},
 		{"\ufeff" + body, "secr3t", sig, "mend the body (byte order mark)"},
-		{string(latin1), "secr3t", sig, "mend the body (UTF-8 that was read as Latin-1)"},
+		{latin1, "secr3t", sig, "mend the body (UTF-8 that was read as Latin-1)"},
 		{body + "\r\n", "secr3t", sig, "mend the body (line break added)"},
 		{lf, "secr3t", sign(lf + "\n"), "mend the body (line break lost)"},
 		{strings.ReplaceAll(lf, "\n", "\r\n"), "secr3t", sign(lf), "mend the body (CRLF in place of LF)"},
 		{pretty, "secr3t", sig, "mend the body (spaces between tokens)"},
 		{php, "secr3t", sig, "mend the body (escapes that JSON does not need)"},
-		{golang, "secr3t", sig, "mend the body (escapes that JSON does not need)"},
-		{python, "secr3t", sig, "mend the body (spaces between tokens); " +
-			"mend the body (escapes that JSON does not need)"},
 		{encode64(compress(body)), "secr3t", sig, "mend the body (Base64); mend the body (gzip)"},
 		{compress(encode64(body)), "secr3t", sig, "mend the body (gzip); mend the body (Base64)"},
 		{"", "secr3t", sig, "not valid: the body is empty: something consumed it"},
 		{body + "\ufffd", "secr3t", sig,
 			"not valid: the body has U+FFFD where bytes were lost when it was decoded as text"},
-
 		{body, " secr3t\r", sig, "mend the secret GUURU_SECRET (spaces around it)"},
 		{body, "'secr3t'\n", sig, "mend the secret GUURU_SECRET (quotes around it)"},
 		{body, "\ufeffsecr3t", sig, "mend the secret GUURU_SECRET (byte order mark)"},
@@ -81,14 +69,12 @@ func TestVerifyExplains(t *testing.T) {
 		{body, hex.EncodeToString([]byte("secr3t")), sig, "mend the secret GUURU_SECRET (hex)"},
 		{body, "secr%33t", sig, "mend the secret GUURU_SECRET (percent-encoded)"},
 		{body, "${SECRET}", sig, "not valid: the secret looks like a variable that was not expanded"},
-
 		{body, "secr3t", strings.ToUpper(sig), "mend the signature (upper case)"},
 		{body, "secr3t", "sha256= " + sig, "mend the signature (prefix)"},
 		{body, "secr3t", " " + sig + "\n", "mend the signature (spaces around it)"},
 		{body, "secr3t", encode64(string(binary)), "mend the signature (Base64)"},
 		{body, "secr3t", sig + ", " + sign("{}"), "mend the signature (two, joined by a comma)"},
 		{body, "secr3t", sign("{}") + "," + sig, "mend the signature (two, joined by a comma)"},
-
 		{encode64("\ufeff" + body), `"secr3t"`, "sha256=" + sig, "mend the body (Base64); " +
 			"mend the body (byte order mark); mend the secret GUURU_SECRET (quotes around it); " +
 			"mend the signature (prefix)"},
@@ -97,74 +83,59 @@ func TestVerifyExplains(t *testing.T) {
 		{body, "secr3t", sig[1:], another},
 	} {
 		out, errs, status := run(t, tc.body, "GUURU_SECRET="+tc.secret, "verify", "-sig", tc.sig, "-")
-		if out != "-: "+tc.want+"\n" || errs != "" || (status == 0) != (tc.want == "valid") {
-			t.Errorf("%.50q, %q, %q: got %q, %q, status %d; want %q",
-				tc.body, tc.secret, tc.sig, out, errs, status, tc.want)
-		}
+		check(t, tc.body, out+errs, "-: "+tc.want+"\n")
+		check(t, "status after "+tc.want, status == 0, tc.want == "valid")
 	}
 }
 
 // The signature is in the name of a file. Every file gets a line.
 func TestVerifyFiles(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir, sig := t.TempDir(), sign("{}")
 	put := func(name, body string) string {
 		os.WriteFile(filepath.Join(dir, name), []byte(body), 0o600)
 		return filepath.Join(dir, name)
 	}
-	sig, old := sign("{}"), hmacverify.Sign("old", []byte("{}"))
 	stored := put("chat-rated-"+sig+".json", "{}")
-	previous := put(old, "{}")
+	previous := put(hmacverify.Sign("old", []byte("{}")), "{}")
 	kept := put("mismatch-"+sig+".json", "{}\n")
 	unnamed := put("body.json", "{}")
 	const env = secret + ",GUURU_SECRET_PREVIOUS=old"
 	const unsigned = "no signature: set -sig, or put its 64 hex digits into the file's name"
 	for _, tc := range []struct {
-		args, env, out, err string // err is a suffix
+		args, env, want string
+		status          int
 	}{
-		{stored + " " + previous, env, stored + ": valid\n" + previous + ": valid\n", ""},
-		{"-sig " + sig + " " + unnamed, env, unnamed + ": valid\n", ""},
+		{stored + " " + previous, env, stored + ": valid\n" + previous + ": valid\n", 0},
+		{"-sig " + sig + " " + unnamed, env, unnamed + ": valid\n", 0},
 		{"-sig " + sig + " " + previous, "GUURU_SECRET=old,GUURU_SECRET_PREVIOUS=\"secr3t\"",
-			previous + ": mend the secret GUURU_SECRET_PREVIOUS (quotes around it)\n", ""},
-		{unnamed + " absent " + kept + " " + dir, env, unnamed + ": " + unsigned + "\n" +
+			previous + ": mend the secret GUURU_SECRET_PREVIOUS (quotes around it)\n", 1},
+		{unnamed + " absent " + kept + " " + dir + " " + stored, env, unnamed + ": " + unsigned + "\n" +
 			"absent: open absent: no such file or directory\n" +
 			kept + ": mend the body (line break added)\n" +
-			dir + ": read " + dir + ": is a directory\n", ""},
-		{"", env, "", "usage: verify [-sig SIGNATURE] FILE...\n"},
-		{"-unknown " + stored, env, "", "flag provided but not defined: -unknown\n"},
-		{stored, "GUURU_SECRET=", "", "GUURU_SECRET: hmacverify: empty secret\n"},
+			dir + ": read " + dir + ": is a directory\n" + stored + ": valid\n", 1},
 	} {
 		out, errs, status := run(t, "", tc.env, "verify", strings.Fields(tc.args)...)
-		valid := tc.out != "" && strings.Count(tc.out, "\n") == strings.Count(tc.out, ": valid\n")
-		if out != tc.out || !strings.HasSuffix(errs, tc.err) || (status == 0) != valid ||
-			strings.Count(errs, "\n") != strings.Count(tc.err, "\n") {
-			t.Errorf("%s: got %q, %q, status %d; want %q, %q", tc.args, out, errs, status, tc.out, tc.err)
-		}
+		check(t, tc.args, out+errs, tc.want)
+		check(t, "status after "+tc.args, status, tc.status)
 	}
 }
 
 // A hostile file takes neither long nor much memory.
 func TestVerifyHostileFiles(t *testing.T) {
 	t.Parallel()
-	noise := make([]byte, 1<<20)
-	for i := range noise {
-		noise[i] = byte(i * i * i >> 3)
-	}
 	for name, body := range map[string]string{
 		"bomb":     compress(strings.Repeat("0", 200<<20)),
 		"Base64":   encode64(compress(strings.Repeat("0", 200<<20))),
 		"brackets": strings.Repeat("[", 1_000_000),
-		"noise":    string(noise),
+		"noise":    strings.Repeat("\xff\x00%\\", 1<<18),
 		"escapes":  strings.Repeat(`\u00e3\/`, 100_000),
 		"large":    strings.Repeat("{}", 10<<20),
 	} {
 		begin := time.Now()
-		limited := `ulimit -v 2000000 && exec "$0" "$@"` // KiB, of which most is not used
-		verify := command(t, nil, "verify").Path
-		out, errs, status := run(t, body, secret, "/bin/sh", "-c", limited, verify, "-sig", sign(""), "-")
-		took := time.Since(begin)
-		if status != 1 || strings.Count(out, "\n") != 1 || errs != "" || took > 20*time.Second {
-			t.Errorf("%s: got %q, %q, status %d after %v; want a line", name, out, errs, status, took)
-		}
+		limited := `ulimit -v 2000000 && exec verify -sig "$0" -` // KiB, of which most is not used
+		out, errs, status := run(t, body, secret, "sh", "-c", limited, sign(""))
+		check(t, name+errs, []int{status, strings.Count(out, "\n"), len(errs)}, []int{1, 1, 0})
+		check(t, name+" in time", time.Since(begin) < 20*time.Second, true)
 	}
 }

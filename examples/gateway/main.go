@@ -129,7 +129,7 @@ func serve(addr string, handler http.Handler) error {
 		Handler:      handler,
 		ReadTimeout:  10 * time.Second,
 		WriteTimeout: 45 * time.Second, // 10 for the body, 30 for the backend, 5 to respond
-		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10
+		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10 minutes
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

@@ -6,7 +6,7 @@
 //
 // Once you delete a file, its delivery can be stored again. Several processes
 // can share a directory. For several machines, use examples/postgres. Use ext4,
-// XFS, or Btrfs: without a journal, a crash can lose what was acknowledged.
+// XFS, or Btrfs: on other filesystems, a crash may lose what was stored.
 // A container needs a grace period of a minute.
 package main
 
@@ -149,7 +149,7 @@ func serve(addr string, handler http.Handler) error {
 		Handler:      handler,
 		ReadTimeout:  10 * time.Second,
 		WriteTimeout: time.Minute,      // the disk may be slow
-		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10
+		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10 minutes
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

@@ -1,4 +1,4 @@
-// Receiver logs Guuru's webhooks. Copy it to start your own service:
+// Receiver logs ratings from Guuru. Copy it to start your own service:
 //
 //	GUURU_SECRET=secr3t go run ./examples/receiver
 //
@@ -76,7 +76,7 @@ func serve(addr string, handler http.Handler) error {
 		Handler:      handler,
 		ReadTimeout:  10 * time.Second,
 		WriteTimeout: 15 * time.Second, // includes reading the body
-		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10
+		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10 minutes
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()

@@ -1,5 +1,5 @@
-// Verify explains why a signature does not match. What is not valid as it is, it
-// tries again with what commonly happens on the way undone:
+// Verify explains why a signature does not match: it undoes what commonly happens
+// to a body, a secret, and a signature, and names what makes them valid.
 //
 //	GUURU_SECRET=secr3t go run ./examples/verify deliveries/*.json
 //
@@ -29,17 +29,12 @@ import (
 	"example.com/hmacverify"
 )
 
-const limit = 2 << 20 // bytes; a delivery has at most 1 MiB, but may be encoded
-
 func main() {
 	sig := flag.String("sig", "", "the `signature` of the files")
 	flag.Usage = func() {} // bad usage is one line
 	flag.Parse()
-	if flag.NArg() == 0 {
-		log.Fatal("usage: verify [-sig SIGNATURE] FILE...")
-	}
-	if os.Getenv("GUURU_SECRET") == "" {
-		log.Fatalf("GUURU_SECRET: %v", hmacverify.ErrEmptySecret)
+	if flag.NArg() == 0 || os.Getenv("GUURU_SECRET") == "" {
+		log.Fatal("no GUURU_SECRET, or no file: verify [-sig SIGNATURE] FILE...")
 	}
 	status := 0
 	for _, file := range flag.Args() {
@@ -62,7 +57,7 @@ func verify(file, sig string) string {
 		}
 		defer f.Close()
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, f, limit))
+	body, err := io.ReadAll(http.MaxBytesReader(nil, f, 2*hmacverify.DefaultMaxBodyBytes))
 	if err != nil {
 		return err.Error()
 	}
@@ -72,7 +67,7 @@ func verify(file, sig string) string {
 
 // explain returns "valid", or what to mend.
 func explain(body, sig string) string {
-	bodies := undo("body", undo("body", []trial{{body, ""}}))
+	bodies := undo("order of the body", undo("body", undo("body", []trial{{body, ""}})))
 	for _, name := range []string{"GUURU_SECRET", "GUURU_SECRET_PREVIOUS"} {
 		for _, secret := range undo("secret "+name, []trial{{os.Getenv(name), ""}}) {
 			for _, sig := range undo("signature", []trial{{sig, ""}}) {
@@ -94,7 +89,7 @@ func explain(body, sig string) string {
 	case regexp.MustCompile(`^\W*\$(\w+|\{.*\}|\(.*\))\W*$`).MatchString(os.Getenv("GUURU_SECRET")):
 		return "not valid: the secret looks like a variable that was not expanded"
 	}
-	return "not valid: another secret, another body, or not from Guuru"
+	return "not valid: another secret, JSON that lost fields, or not from Guuru"
 }
 
 // A trial is a value, and what was undone to get it.
@@ -148,11 +143,16 @@ var changes = []struct {
 			return c
 		})
 	}},
+	{"order", "sorted fields", func(s string) string {
+		p, _ := hmacverify.ParsePayload([]byte(s))
+		b, _ := json.Marshal(p) // leaves out an empty email
+		return replace(`("name":"(?:[^"\\]|\\.)*"),"locale"`, `$1,"email":"","locale"`)(string(b))
+	}},
 	{"body", "Base64", unbase64},
 	{"body", "gzip", func(s string) string {
 		var b []byte
 		if r, err := gzip.NewReader(strings.NewReader(s)); err == nil {
-			b, _ = io.ReadAll(io.LimitReader(r, limit))
+			b, _ = io.ReadAll(io.LimitReader(r, 2*hmacverify.DefaultMaxBodyBytes))
 		}
 		return string(b)
 	}},
