@@ -155,7 +155,7 @@ func ExampleReceiver_errorHandler() {
 	}
 	rc.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
 		if errors.Is(err, hmacverify.ErrSignatureMismatch) {
-			slog.Info("keep body", "dir", dir, "err", keep(r))
+			slog.Info("keep body", "dir", dir, "err", keep(r)) // "file exists": kept already
 		}
 		hmacverify.DefaultErrorHandler(w, r, err)
 	}
