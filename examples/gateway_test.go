@@ -76,6 +76,7 @@ func TestGatewayResponse(t *testing.T) {
 		conn.Close()
 	}))
 	defer back.Close()
+	defer close(responses) // if the gateway sends a delivery twice
 	gateway := start(t, secret, "gateway", "-upstream", back.URL+"/path?token=hidden")
 	big := strings.Repeat("x", 1<<20)
 	const info, warn = "INFO backend responded", "WARN backend responded"
@@ -92,7 +93,7 @@ func TestGatewayResponse(t *testing.T) {
 		{"no response", "502 ", failed},
 		{"200 truncated\r\nContent-Type: x\r\nContent-Length: 9\r\n\r\nhi", "502 ", failed},
 		{"200 at limit\r\nContent-Length: 1048576\r\n\r\n" + big, "200 " + big, info},
-		{"200 over limit\r\n\r\nx" + big, "502 ", failed},
+		{"200 over limit\r\n\r\n" + big + big, "502 ", failed},
 	} {
 		responses <- "HTTP/1.1 " + tc.response
 		request, id := delivery(strconv.Itoa(i))
@@ -100,6 +101,7 @@ func TestGatewayResponse(t *testing.T) {
 		log += ".* " + tc.log + " id=" + id + " status=" + tc.want[:3] + ".*\n"
 	}
 	logged := waitFor(t, gateway.log, "^"+log+"$")[0]
+	check(t, "over the limit, it stops reading", strings.Contains(logged, "bytes=1048577 "), true)
 	check(t, "the log shows the URL", strings.Contains(logged, "hidden"), false)
 }
 
@@ -121,11 +123,10 @@ func TestGatewaySenderLeaves(t *testing.T) {
 	halfClosed.CloseWrite()
 	time.Sleep(200 * time.Millisecond)
 	closed.Close()
+	waitFor(t, gateway.log, `(?s)(INFO backend responded id=`+id+` status=200\n.*){2}`)
 	for range 2 {
 		check(t, "the backend's context", <-ended, nil)
 	}
-	line := "INFO backend responded id=" + id + " status=200\n"
-	waitFor(t, gateway.log, `(?s)(`+line+`.*){2}`)
 	check(t, "half-closed", read(halfClosed), "200 ")
 }
 

@@ -3,10 +3,9 @@
 //
 //	GUURU_SECRET=secr3t go run ./examples/verify deliveries/*.json
 //
-// A file holds a body; - is standard input. The signature is that of -sig, or
-// the 64 hex digits in the file's name. GUURU_SECRET_PREVIOUS is tried, too.
-// Verify prints a line for each file, without secrets, computed signatures, or
-// parts of a body. It exits with 1 unless every file is valid as it is.
+// A file holds a body; - is standard input. Its signature is -sig, or the 64 hex
+// digits in its name. GUURU_SECRET_PREVIOUS is tried, too. No line shows a secret,
+// a computed signature, or part of a body. Exits with 0 if all are valid as is.
 package main
 
 import (
@@ -86,7 +85,7 @@ func explain(body, sig string) string {
 		return "not valid: the body is empty: something consumed it"
 	case strings.Contains(body, "\ufffd"):
 		return "not valid: the body has U+FFFD where bytes were lost when it was decoded as text"
-	case regexp.MustCompile(`^\W*\$(\w+|\{.*\}|\(.*\))\W*$`).MatchString(os.Getenv("GUURU_SECRET")):
+	case regexp.MustCompile(`^\W*\$[\w{(]`).MatchString(os.Getenv("GUURU_SECRET")):
 		return "not valid: the secret looks like a variable that was not expanded"
 	}
 	return "not valid: another secret, JSON that lost fields, or not from Guuru"
@@ -110,27 +109,26 @@ func undo(where string, trials []trial) []trial {
 	return trials
 }
 
-// changes are what commonly happens on the way. Where one did not happen, undo
-// returns its argument, "", or garbage, for which no signature is valid.
+// Where a change did not happen, undo returns its argument, "", or garbage.
 var changes = []struct {
 	where, what string
 	undo        func(string) string
 }{
 	{"signature", "upper case", strings.ToLower},
 	{"signature", "spaces around it", strings.TrimSpace},
-	{"signature", "prefix", replace(`^[\w-]+\s*[=:]\s*`, "")},
 	{"signature", "Base64", func(s string) string { return hex.EncodeToString([]byte(unbase64(s))) }},
 	{"signature", "two, joined by a comma", replace(`\s*,.*`, "")},
 	{"signature", "two, joined by a comma", replace(`.*,\s*`, "")},
+	{"signature", "prefix", replace(`^.*[^0-9A-Fa-f\r\n]|\s+$`, "")},
 	{"secret", "spaces around it", strings.TrimSpace},
 	{"secret", "quotes around it", replace("^\\s*[\"'`]|[\"'`]\\s*$", "")},
-	{"secret", "byte order mark", replace("^\ufeff", "")},
+	{"secret", "byte order mark", replace("^\ufeff|\\s+$", "")},
 	{"secret", "comment after it", replace(`(?s)\s+#.*`, "")},
 	{"secret", "Base64", func(s string) string { return strings.TrimRight(unbase64(s), "\r\n") }},
 	{"secret", "hex", func(s string) string { b, _ := hex.DecodeString(s); return string(b) }},
 	{"secret", "percent-encoded", func(s string) string { u, _ := url.PathUnescape(s); return u }},
 	{"body", "byte order mark", replace("^\ufeff", "")},
-	{"body", "line break added", replace("\r?\n$", "")},
+	{"body", "line break added", replace("[\r\n]+$", "")},
 	{"body", "line break lost", replace("$", "\n")},
 	{"body", "CRLF in place of LF", replace("\r\n", "\n")},
 	{"body", "spaces between tokens", replace(`("(?:[^"\\]|\\.)*")|\s+`, "$1")},
@@ -138,7 +136,7 @@ var changes = []struct {
 		escape := regexp.MustCompile(`\\(u[dD][89abAB]..\\u....|u....|.)`)
 		return escape.ReplaceAllStringFunc(s, func(e string) (c string) {
 			if json.Unmarshal([]byte(`"`+e+`"`), &c); c < " " || strings.ContainsAny(c, "\"\\\ufffd") {
-				return cmp.Or(map[string]string{`"`: `\"`, `\`: `\\`}[c], e)
+				return cmp.Or(map[string]string{`"`: `\"`, `\`: `\\`, "\n": `\n`}[c], e)
 			}
 			return c
 		})
@@ -146,7 +144,8 @@ var changes = []struct {
 	{"order", "sorted fields", func(s string) string {
 		p, _ := hmacverify.ParsePayload([]byte(s))
 		b, _ := json.Marshal(p) // leaves out an empty email
-		return replace(`("name":"(?:[^"\\]|\\.)*"),"locale"`, `$1,"email":"","locale"`)(string(b))
+		s = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(string(b))
+		return replace(`("name":"(?:[^"\\]|\\.)*"),"locale"`, `$1,"email":"","locale"`)(s)
 	}},
 	{"body", "Base64", unbase64},
 	{"body", "gzip", func(s string) string {
@@ -175,6 +174,7 @@ func replace(pattern, by string) func(string) string {
 }
 
 func unbase64(s string) string {
-	b, _ := base64.RawStdEncoding.DecodeString(strings.TrimRight(s, "=\r\n "))
+	s = strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(strings.TrimSpace(s)) // also of URLs
+	b, _ := base64.RawStdEncoding.DecodeString(s)
 	return string(b)
 }
