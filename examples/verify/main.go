@@ -5,7 +5,7 @@
 //
 // A file holds a body; - is standard input. Its signature is -sig, or the 64 hex
 // digits in its name. GUURU_SECRET_PREVIOUS is tried, too. No line shows a secret,
-// a computed signature, or part of a body. Exits with 0 if all are valid as is.
+// a computed signature, or part of a body. It exits with 0 if all are valid.
 package main
 
 import (
