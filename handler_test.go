@@ -62,9 +62,10 @@ func ExampleReceiver_Handler() {
 	// In a service: log.Fatal(server.ListenAndServe())
 
 	body := `{"user":{"name":"João"},"status":"rated","rating":1}`
+	sig := "34e22c669b2907701d81f275b3800ce84645f3f982e235abede8a4e7a0fdb962"
 	r := httptest.NewRequest("POST", "/guuru", strings.NewReader(body))
 	r.Header.Set("X-Guuru-Event", "chat-rated")
-	r.Header.Set("X-Guuru-Hmac-Sha256", "34e22c669b2907701d81f275b3800ce84645f3f982e235abede8a4e7a0fdb962")
+	r.Header.Set("X-Guuru-Hmac-Sha256", sig)
 	w := httptest.NewRecorder()
 	server.Handler.ServeHTTP(w, r)
 	fmt.Println(w.Code)

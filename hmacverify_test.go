@@ -24,7 +24,8 @@ import (
 
 func ExampleVerify() {
 	body := []byte(`{"user":{"name":"joao","email":"","locale":"en"},"question":"hello 123","status":"rated","language":"en","transcriptURL":"https://chat.guuru.com/guuru-qa/transcripts/-LZu--MHQ3xLy1RvHqv4","rating":1,"category":"general","createdAt":1551456274349,"acceptedAt":1551456289259,"closedAt":1551456338034,"ratedAt":1551456341040}`)
-	sig := "7480a83edb7109f9f0021f6150383879f97e926654b91ac3e2aa591dd8fad851" // the X-Guuru-Hmac-Sha256 header
+	// The X-Guuru-Hmac-Sha256 header.
+	sig := "7480a83edb7109f9f0021f6150383879f97e926654b91ac3e2aa591dd8fad851"
 
 	fmt.Println(hmacverify.Verify("secr3t", body, sig))
 
