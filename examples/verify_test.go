@@ -129,6 +129,9 @@ func TestVerifyFiles(t *testing.T) {
 // A hostile file takes neither long nor much memory.
 func TestVerifyHostileFiles(t *testing.T) {
 	t.Parallel()
+	if underRace() {
+		t.Skip("the race detector takes more than a minute for them")
+	}
 	bomb := strings.Repeat(compress(strings.Repeat("0", 1<<20)), 300) // 300 MiB
 	for name, body := range map[string]string{
 		"bomb":     bomb,
