@@ -139,7 +139,7 @@ func TestVerifyHostileFiles(t *testing.T) {
 		"brackets": strings.Repeat("[", 1_000_000),
 		"noise":    strings.Repeat("\xff\x00%", 1<<18),
 		"escapes":  strings.Repeat(`\u00e3\/`, 100_000),
-		"open":     `"` + strings.Repeat(`\u00e3\/ %41`, 80_000), // without a closing quote
+		"open":     `"` + strings.Repeat(` %41\u00e3+\r\n\"`, 55_000), // without a closing quote
 		"large":    strings.Repeat("{}", 10<<20),
 	} {
 		begin := time.Now()
