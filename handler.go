@@ -2,11 +2,9 @@ package hmacverify
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,8 +18,8 @@ import (
 	"time"
 )
 
-// Request headers besides [SignatureHeader]. They are not signed: a replay can
-// change them.
+// Request headers that are not signed: a replay can change them. The signature
+// is in [SignatureHeader].
 const (
 	EventHeader          = "X-Guuru-Event"
 	IdempotencyKeyHeader = "Idempotency-Key"
@@ -38,12 +36,11 @@ const (
 	EventMessageCreated  = "message-created" // the body can differ from Payload
 )
 
-// DefaultMaxBodyBytes is 1 MiB. The bodies in Guuru's documentation are under
-// 500 bytes.
+// DefaultMaxBodyBytes is the limit used if MaxBodyBytes is not set: 1 MiB. The
+// bodies in Guuru's documentation are under 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
-// Errors of [Receiver.Handler], [ParsePayload], and [PayloadFrom], besides those
-// of [Verify].
+// Errors passed to ErrorHandler, or returned by [ParsePayload] or [PayloadFrom].
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
@@ -67,18 +64,18 @@ var (
 // The zero Receiver has no secret and rejects every request. A Receiver is safe
 // for concurrent use once its fields are set. Printing it reveals no secret.
 type Receiver struct {
-	// MaxBodyBytes limits the length of the body. Zero or less means
-	// DefaultMaxBodyBytes.
+	// MaxBodyBytes limits the length of the body. If it is zero or negative,
+	// DefaultMaxBodyBytes is used.
 	MaxBodyBytes int64
 
-	// ErrorHandler responds to rejected requests. Nil means
-	// DefaultErrorHandler. It must write a response; otherwise net/http sends
-	// 200 OK and Guuru considers the delivery accepted.
+	// ErrorHandler responds to rejected requests. If it is nil,
+	// DefaultErrorHandler is used. An ErrorHandler must write a response;
+	// otherwise net/http sends 200 OK and Guuru considers the delivery accepted.
 	//
-	// r is a copy of the request. If the body was read (errors 4 to 6 in the
-	// list at Handler), r.Body yields what was read. Otherwise (1 to 3), it is
-	// the unread body, and reading more than MaxBodyBytes from it is an error.
-	// The text of err may include client input: escape it.
+	// r is a copy of the request. If the body was read, r.Body yields what was
+	// read. Otherwise r.Body is the unread body, and reading more than
+	// MaxBodyBytes from it is an error. The text of err may include client
+	// input: escape it.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	signers *sync.Pool // of *signer; nil if New did not make the Receiver
@@ -108,6 +105,49 @@ func New(secrets ...string) (*Receiver, error) {
 
 func containsLineBreak(secret string) bool { return strings.ContainsAny(secret, "\r\n") }
 
+// Verify is like the package-level [Verify], but accepts a signature made with
+// any of the receiver's secrets. Use it for bodies that do not arrive over
+// net/http, such as those from a queue. On a nil or zero Receiver, it returns
+// [ErrEmptySecret]. It reuses keyed HMACs, so it is faster.
+func (rc *Receiver) Verify(body []byte, sig string) error {
+	if rc == nil || rc.signers == nil {
+		return ErrEmptySecret
+	}
+	mac, err := decode(sig)
+	if err != nil {
+		return err
+	}
+	return rc.verifyMAC(body, mac)
+}
+
+func (rc *Receiver) verifyMAC(body []byte, mac [sha256.Size]byte) error {
+	s := rc.signers.Get().(*signer)
+	defer rc.signers.Put(s)
+	for _, keyed := range s.hmacs {
+		keyed.Reset() // the key remains
+		keyed.Write(body)
+		if hmac.Equal(mac[:], keyed.Sum(s.sum[:0])) {
+			return nil
+		}
+	}
+	return ErrSignatureMismatch
+}
+
+// A signer computes the MACs of one body at a time. It is reused, since keying
+// an HMAC costs more than signing a short body.
+type signer struct {
+	hmacs []hash.Hash       // one for each secret
+	sum   [sha256.Size]byte // for the result, so that it is not allocated
+}
+
+func newSigner(secrets []string) *signer {
+	s := new(signer)
+	for _, secret := range secrets {
+		s.hmacs = append(s.hmacs, hmac.New(sha256.New, []byte(secret)))
+	}
+	return s
+}
+
 // Handler returns a handler that passes valid requests to next and all others
 // to ErrorHandler. It panics if rc or next is nil. rc.Handler has the type
 // func(http.Handler) http.Handler, which routers such as chi take. The error of
@@ -125,170 +165,101 @@ func containsLineBreak(secret string) bool { return strings.ContainsAny(secret, 
 //     still gets deliveries if Guuru changes a field.
 //
 // The next handler receives a copy of the request. Its context carries the
-// payload (see [PayloadFrom]), its Body yields the signed bytes again, and its
-// ContentLength is the number of those bytes.
+// payload (see [PayloadFrom]), and its Body yields the signed bytes again, once.
+// Its ContentLength is the number of those bytes.
 //
 // Memory grows as the body arrives, whatever Content-Length says. To limit how
 // long reading may take, set [http.Server.ReadTimeout].
 func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	if rc == nil {
-		panic("hmacverify: nil Receiver")
+		panic("hmacverify: nil Receiver: check the error of New")
 	}
-	if f, ok := next.(http.HandlerFunc); next == nil || ok && f == nil {
+	if next == nil {
+		panic("hmacverify: nil handler")
+	}
+	if f, ok := next.(http.HandlerFunc); ok && f == nil {
 		panic("hmacverify: nil handler")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d := new(delivery)
-		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, d))
-		if err := rc.receive(w, r, d); err != nil {
-			rc.reject(w, r, err)
+		// Even a rejected request gets a value in its context. It hides the
+		// payload of a Receiver in front from ErrorHandler.
+		p := new(parsed)
+		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, p))
+		if err := rc.receive(w, r, p); err != nil {
+			handleError := rc.ErrorHandler
+			if handleError == nil {
+				handleError = DefaultErrorHandler
+			}
+			handleError(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-func (rc *Receiver) reject(w http.ResponseWriter, r *http.Request, err error) {
-	if rc.ErrorHandler == nil {
-		DefaultErrorHandler(w, r, err)
-		return
-	}
-	rc.ErrorHandler(w, r, err)
-}
-
 // receive makes the checks listed at Handler. It replaces r.Body with what it
-// read, and puts the payload of a valid request into d.
-func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, d *delivery) error {
+// read, and sets p.
+func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, p *parsed) error {
+	if r.Body == nil { // r did not come from a server
+		r.Body = http.NoBody
+	}
 	limit := rc.MaxBodyBytes
 	if limit <= 0 {
 		limit = DefaultMaxBodyBytes
 	}
-	if r.Body == nil { // r did not come from a server
-		r.Body = http.NoBody
-	}
 	r.Body = http.MaxBytesReader(w, r.Body, limit)
 
-	if rc.signers == nil {
-		return ErrEmptySecret
-	}
-	if r.Method != http.MethodPost {
-		// The client chooses the length of the method. Log only its beginning.
-		return fmt.Errorf("%w: %.20s", ErrMethodNotAllowed, r.Method)
-	}
-
-	sigs := r.Header[SignatureHeader]
-	if len(sigs) == 0 {
-		return ErrMissingSignature
-	}
-	if len(sigs) > 1 {
-		// Ambiguous: a proxy in front may have checked a different one.
-		return fmt.Errorf("%w: %d headers, want 1", ErrMalformedSignature, len(sigs))
-	}
-	sig := sigs[0]
-	if err := checkFormat(sig); err != nil {
+	mac, err := rc.checkHeader(r)
+	if err != nil {
 		return err
 	}
-
-	body, err := io.ReadAll(r.Body)
-	d.body.Reset(body)
-	r.Body = d
+	body, err := readBody(r)
 	if err != nil {
-		// Middleware in front may have set a smaller limit.
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return fmt.Errorf("hmacverify: body over limit of %d bytes: %w", tooLarge.Limit, err)
-		}
-		return fmt.Errorf("hmacverify: read body: %w", err)
+		return err
 	}
-
-	if err := rc.Verify(body, sig); err != nil {
+	if err := rc.verifyMAC(body, mac); err != nil {
 		// If Content-Length is known (not -1) and differs, middleware has changed
 		// the body. Without the numbers, that would look like a forgery.
 		return fmt.Errorf("%w: read %d bytes, Content-Length %d", err, len(body), r.ContentLength)
 	}
-
-	payload, err := ParsePayload(body)
-	if payload == nil {
-		return err
+	if p.payload, p.err = ParsePayload(body); p.payload == nil {
+		return p.err
 	}
-	d.payload, d.err = payload, err
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding = nil // the length is known
 	return nil
 }
 
-// A delivery is both the Body of the copied request and the value in its
-// context. Two types would cost a request two more allocations.
-type delivery struct {
-	body    bytes.Reader
-	payload *Payload // nil until the request is verified
-	err     error    // with payload, from ParsePayload
+// checkHeader makes the checks that do not need the body, and returns the MAC
+// that the signature encodes.
+func (rc *Receiver) checkHeader(r *http.Request) (mac [sha256.Size]byte, err error) {
+	if rc.signers == nil {
+		return mac, ErrEmptySecret
+	}
+	if r.Method != http.MethodPost {
+		// The client chooses the length of the method. Log only its beginning.
+		return mac, fmt.Errorf("%w: %.20s", ErrMethodNotAllowed, r.Method)
+	}
+	if n := len(r.Header[SignatureHeader]); n > 1 {
+		// Ambiguous: a proxy in front may have checked a different one.
+		return mac, fmt.Errorf("%w: %d headers, want 1", ErrMalformedSignature, n)
+	}
+	return decode(r.Header.Get(SignatureHeader))
 }
 
-func (d *delivery) Read(p []byte) (int, error) { return d.body.Read(p) }
-func (d *delivery) Close() error               { return nil }
-
-type contextKey struct{}
-
-// PayloadFrom returns the payload of the verified request that ctx belongs to,
-// as [ParsePayload] returned it. If the error wraps [*json.UnmarshalTypeError],
-// the signature is valid, but a field has an unexpected type. Then decode the
-// request's Body, which yields the raw bytes once, into a type that fits.
-//
-// [ErrNoPayload] means that ctx does not belong to a verified request: do not
-// trust the Body. Either the handler is not behind [Receiver.Handler], or ctx is
-// not the request's. In gin, call PayloadFrom(c.Request.Context()).
-//
-// All calls for a request return the same pointer. Do not modify the payload
-// while other goroutines use it.
-func PayloadFrom(ctx context.Context) (*Payload, error) {
-	d, ok := ctx.Value(contextKey{}).(*delivery)
-	if !ok || d.payload == nil {
-		return nil, ErrNoPayload
-	}
-	return d.payload, d.err
-}
-
-// Verify is like the package-level [Verify], but accepts a signature made with
-// any of the receiver's secrets. Use it for bodies that do not arrive over
-// net/http, such as those from a queue. On a nil or zero Receiver, it returns
-// [ErrEmptySecret]. It reuses keyed HMACs, so it is faster.
-func (rc *Receiver) Verify(body []byte, sig string) error {
-	if rc == nil || rc.signers == nil {
-		return ErrEmptySecret
-	}
-	s := rc.signers.Get().(*signer)
-	defer rc.signers.Put(s)
-	for _, mac := range s.macs {
-		if hmac.Equal(s.sign(mac, body), []byte(sig)) {
-			return nil
+// readBody reads r.Body, and replaces it with what was read, even after an error.
+func readBody(r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if err != nil {
+		// Middleware in front may have set a smaller limit.
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return nil, fmt.Errorf("hmacverify: body over limit of %d bytes: %w", tooLarge.Limit, err)
 		}
+		return nil, fmt.Errorf("hmacverify: read body: %w", err)
 	}
-	return cmp.Or(checkFormat(sig), ErrSignatureMismatch)
-}
-
-// A signer signs one body at a time with each secret. It is reused, since
-// keying an HMAC costs more than signing a short body.
-type signer struct {
-	macs   []hash.Hash // one for each secret
-	sum    [sha256.Size]byte
-	digits [2 * sha256.Size]byte
-}
-
-func newSigner(secrets []string) *signer {
-	s := new(signer)
-	for _, secret := range secrets {
-		s.macs = append(s.macs, hmac.New(sha256.New, []byte(secret)))
-	}
-	return s
-}
-
-// sign returns the signature of body. The next call overwrites it.
-func (s *signer) sign(mac hash.Hash, body []byte) []byte {
-	mac.Reset() // to the keyed state
-	mac.Write(body)
-	hex.Encode(s.digits[:], mac.Sum(s.sum[:0]))
-	return s.digits[:]
+	return body, nil
 }
 
 // DefaultErrorHandler logs why a request was rejected and responds to it. It
@@ -325,36 +296,12 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text) // an error means that the client is gone
-}
-
-// DeliveryID returns a key for detecting duplicates and replays: the event, a
-// hyphen, and sig. A redelivery has the same key, whatever its Idempotency-Key,
-// unless the secret has changed.
-//
-// The event is not signed. A replay under another name gets another key, but
-// only one for each of the Event constants, and one for all other names, which
-// become "unknown". So check the payload, too: in the documented bodies of
-// chat-rated, the status is "rated". Two deliveries of one event with equal
-// bodies have the same key.
-//
-// The key has at most 81 characters and is safe as a file name. DeliveryID
-// panics if sig is not 64 lowercase hex digits: call it only after [Verify].
-func DeliveryID(event, sig string) string {
-	if err := checkFormat(sig); err != nil {
-		panic(err)
-	}
-	switch event {
-	case EventChatAssigned, EventChatOpened, EventChatClosed, EventChatReopened,
-		EventChatTransferred, EventChatRated, EventMessageCreated:
-		return event + "-" + sig
-	}
-	return "unknown-" + sig
+	io.WriteString(w, text) // not http.Error: the samples' text has no newline
 }
 
 // Payload is the body of a chat event. Omitted fields are zero, and
 // [json.Marshal] omits zero fields. No field identifies a delivery; see
-// [DeliveryID]. In the comments, the examples are the three documented bodies.
+// [DeliveryID]. In the field comments, "examples" are the documented bodies.
 type Payload struct {
 	ID            string `json:"id,omitzero"`       // documented, but in no example
 	User          User   `json:"user,omitzero"`     // who asked
@@ -413,4 +360,56 @@ func ParsePayload(body []byte) (*Payload, error) {
 		return p, fmt.Errorf("hmacverify: unexpected payload structure: %w", err)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrMalformedPayload, err)
+}
+
+// PayloadFrom returns the payload of the verified request that ctx belongs to,
+// as [ParsePayload] returned it. If the error wraps [*json.UnmarshalTypeError],
+// the signature is valid, but a field has an unexpected type. Then decode the
+// request's Body, which yields the raw bytes once, into a type that fits.
+//
+// [ErrNoPayload] means that ctx does not belong to a verified request: do not
+// trust the Body. Either the handler is not behind [Receiver.Handler], or ctx is
+// not the request's. In gin, call PayloadFrom(c.Request.Context()).
+//
+// All calls for a request return the same pointer. Do not modify the payload
+// while other goroutines use it.
+func PayloadFrom(ctx context.Context) (*Payload, error) {
+	p, ok := ctx.Value(contextKey{}).(*parsed)
+	if !ok || p.payload == nil {
+		return nil, ErrNoPayload
+	}
+	return p.payload, p.err
+}
+
+type contextKey struct{}
+
+// parsed is the value of contextKey: what ParsePayload returned. The payload is
+// nil unless the request is verified.
+type parsed struct {
+	payload *Payload
+	err     error
+}
+
+// DeliveryID returns a key for detecting duplicates and replays: the event, a
+// hyphen, and sig. A redelivery has the same key, whatever its Idempotency-Key,
+// unless the secret has changed.
+//
+// The event is not signed, so a replay under another name gets another key.
+// There are at most eight keys per signature: one for each Event constant, and
+// one for all other names, which become "unknown". So check the payload, too: in
+// the documented bodies of chat-rated, the status is "rated". Two deliveries of
+// one event with equal bodies have the same key.
+//
+// The key has at most 81 characters and is safe as a file name. DeliveryID
+// panics if sig is not 64 lowercase hex digits: call it only after [Verify].
+func DeliveryID(event, sig string) string {
+	if _, err := decode(sig); err != nil {
+		panic("hmacverify: DeliveryID of a signature that was not verified")
+	}
+	switch event {
+	case EventChatAssigned, EventChatOpened, EventChatClosed, EventChatReopened,
+		EventChatTransferred, EventChatRated, EventMessageCreated:
+		return event + "-" + sig
+	}
+	return "unknown-" + sig
 }

@@ -824,8 +824,9 @@ func TestHandlerPassesTheRequestOn(t *testing.T) {
 		t.Errorf("got ContentLength %d, TransferEncoding %q; want %d and none",
 			got.ContentLength, got.TransferEncoding, len(body))
 	}
-	if methods := reflect.TypeOf(got.Body).NumMethod(); methods != 2 {
-		t.Errorf("got a body with %d methods, want Read and Close", methods)
+	_, writesTo := got.Body.(io.WriterTo)
+	if methods := reflect.TypeOf(got.Body).NumMethod(); !writesTo || methods != 3 {
+		t.Errorf("got a body with %d methods, want Read, Close, and WriteTo", methods)
 	}
 	text, err := io.ReadAll(got.Body)
 	if string(text) != body || err != nil || got.Body.Close() != nil {

@@ -18,7 +18,6 @@
 package hmacverify
 
 import (
-	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -31,10 +30,10 @@ import (
 // format of [Sign].
 const SignatureHeader = "X-Guuru-Hmac-Sha256"
 
-// Errors of [Verify]. Use [errors.Is]: they may be wrapped with details.
+// Errors returned by [Verify]. Use [errors.Is]: they may be wrapped with details.
 var (
-	// ErrEmptySecret means that there is no secret to verify with. HMAC accepts
-	// an empty key, but then anyone can sign. A secret that consists of NUL
+	// ErrEmptySecret means that there is no secret to verify with. HMAC would
+	// accept an empty key, and anyone could sign. A secret that consists of NUL
 	// bytes counts as empty: HMAC pads short keys with zeros.
 	ErrEmptySecret = errors.New("hmacverify: empty secret")
 	// ErrMissingSignature means that the signature is absent or empty.
@@ -53,16 +52,7 @@ var (
 //
 // Sign takes any secret, even an empty one, which Verify rejects.
 func Sign(secret string, body []byte) string {
-	digits := sign(secret, body)
-	return string(digits[:])
-}
-
-// sign returns an array, which saves Verify two allocations.
-func sign(secret string, body []byte) (digits [2 * sha256.Size]byte) {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write(body)
-	hex.Encode(digits[:], mac.Sum(nil))
-	return digits
+	return hex.EncodeToString(computeMAC(secret, body))
 }
 
 // Verify returns nil if sig is exactly what [Sign] returns for secret and body.
@@ -78,28 +68,38 @@ func Verify(secret string, body []byte, sig string) error {
 	if isEmpty(secret) {
 		return ErrEmptySecret
 	}
-	if digits := sign(secret, body); !hmac.Equal(digits[:], []byte(sig)) {
-		return cmp.Or(checkFormat(sig), ErrSignatureMismatch)
+	mac, err := decode(sig)
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(mac[:], computeMAC(secret, body)) {
+		return ErrSignatureMismatch
 	}
 	return nil
+}
+
+func computeMAC(secret string, body []byte) []byte {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(body)
+	return mac.Sum(nil)
 }
 
 // isEmpty reports whether secret is empty or consists of NUL bytes.
 func isEmpty(secret string) bool { return strings.Trim(secret, "\x00") == "" }
 
-// checkFormat returns nil if sig is 64 lowercase hex digits. Its errors
-// describe sig without showing it.
-func checkFormat(sig string) error {
+// decode returns the MAC that sig encodes. Its errors describe sig without
+// showing it.
+func decode(sig string) ([sha256.Size]byte, error) {
+	var mac [sha256.Size]byte
 	if sig == "" {
-		return ErrMissingSignature
+		return mac, ErrMissingSignature
 	}
-	if len(sig) != 64 {
-		return fmt.Errorf("%w: length %d, want 64", ErrMalformedSignature, len(sig))
+	if digits := hex.EncodedLen(len(mac)); len(sig) != digits {
+		return mac, fmt.Errorf("%w: length %d, want %d", ErrMalformedSignature, len(sig), digits)
 	}
-	for _, c := range sig {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return fmt.Errorf("%w: not lowercase hex", ErrMalformedSignature)
-		}
+	// encoding/hex accepts uppercase digits, too.
+	if _, err := hex.Decode(mac[:], []byte(sig)); err != nil || sig != strings.ToLower(sig) {
+		return mac, fmt.Errorf("%w: not lowercase hex", ErrMalformedSignature)
 	}
-	return nil
+	return mac, nil
 }
