@@ -2,9 +2,12 @@ package examples_test
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"html"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -12,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"example.com/hmacverify"
 )
@@ -26,74 +30,171 @@ func compress(text string) string {
 
 func encode64(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
-// Whatever happened on the way, verify names it, and where.
-func TestVerifyExplains(t *testing.T) {
+func swap(text string, pairs ...string) string { return strings.NewReplacer(pairs...).Replace(text) }
+
+func utf16LE(text string) string {
+	var b strings.Builder
+	for _, unit := range utf16.Encode([]rune("\ufeff" + text)) {
+		b.WriteString(string([]byte{byte(unit), byte(unit >> 8)}))
+	}
+	return b.String()
+}
+
+// chat is a body, signed with secr3t. The others are what became of it.
+const (
+	chat = `{"user":{"name":"João 😀","email":"","locale":"en"},` +
+		`"question":"a/b <c> \n \"+\" \\u003c 50%","rating":1}`
+	spaced = `{ "user": {"name": "João 😀", "email": "", "locale": "en"},` + "\r\n" +
+		`"question": "a/b <c> \n \"+\" \\u003c 50%",` + "\t" + `"rating" :1 }`
+	// As PHP, Python, .NET, and Go write it.
+	escaped = `{"user":{"name":"Jo\u00E3o \ud83d\ude00","email":"","locale":"en"},` +
+		`"question":"a\/b \u003cc\u003E \u000a \u0022+\u0022 \u005cu003c 50%","rating":1}`
+	sorted = `{"question":"a/b <c> \n \"+\" \\u003c 50%","rating":1,` +
+		`"user":{"email":"","locale":"en","name":"João 😀"}}`
+	// With json.dumps(..., sort_keys=True).
+	python = `{"question": "a/b <c> \n \"+\" \\u003c 50%", "rating": 1, ` +
+		`"user": {"email": "", "locale": "en", "name": "Jo\u00e3o \ud83d\ude00"}}`
+)
+
+var sigOf = sign(chat)
+
+func TestVerifyExplainsBodies(t *testing.T) {
 	t.Parallel()
-	const (
-		body = `{"user":{"name":"João 😀"},"question":"a/b <c> \n \"+\" \\ 50%","rating":1}`
-		// As PHP and Python write it, and with sorted fields.
-		python = `{"user": {"name": "Jo\u00e3o \ud83d\ude00"}, "question": "a/b <c> \n \"+\" \\ 50%", "rating": 1}`
-		sorted = `{"question":"a/b <c> \n \"+\" \\ 50%","rating":1,"user":{"name":"João 😀"}}`
-		php    = `{"user":{"name":"Jo\u00e3o \ud83d\ude00"},"question":"a\/b <c> \n \"+\" \\ 50%","rating":1}`
-	)
-	sig := sign(body)
-	binary, _ := hex.DecodeString(sig)
-	pretty := strings.NewReplacer(`{`, "{\r\n\t", `":`, `": `, `,`, ",\r\n\t").Replace(body) + "\r\n"
-	latin1 := strings.NewReplacer("ã", "Ã£", "😀", "ð\u009f\u0098\u0080").Replace(body)
-	lf := strings.ReplaceAll(body, ",", ",\n")
-	const another = "not valid: another secret, JSON that lost fields, or not from Guuru"
-	for _, tc := range []struct{ body, secret, sig, want string }{
-		{body, "secr3t", sig, "valid"},
-		{encode64(body) + "\n", "secr3t", sig, "mend the body (Base64)"},
-		{compress(body), "secr3t", sig, "mend the body (gzip)"},
-		{url.QueryEscape(body), "secr3t", sig, "mend the body (form)"},
-		{url.PathEscape(body), "secr3t", sig, "mend the body (form, percent-encoded)"},
-		{"a=b&payload=" + url.QueryEscape(body), "secr3t", sig, "mend the body (form)"},
-		{strconv.Quote(body), "secr3t", sig, "mend the body (string of JSON)"},
-		{"\ufeff" + body, "secr3t", sig, "mend the body (byte order mark)"},
-		{latin1, "secr3t", sig, "mend the body (UTF-8 that was read as Latin-1)"},
-		{body + "\r\n", "secr3t", sig, "mend the body (line break added)"},
-		{lf, "secr3t", sign(lf + "\n"), "mend the body (line break lost)"},
-		{strings.ReplaceAll(lf, "\n", "\r\n"), "secr3t", sign(lf), "mend the body (CRLF in place of LF)"},
-		{pretty, "secr3t", sig, "mend the body (spaces between tokens)"},
-		{php, "secr3t", sig, "mend the body (escapes that JSON does not need)"},
-		{python, "secr3t", sig, "mend the body (spaces between tokens); " +
-			"mend the body (escapes that JSON does not need)"},
-		{sorted, "secr3t", sig, "mend the order of the body (sorted fields)"},
-		{encode64(compress(body)), "secr3t", sig, "mend the body (Base64); mend the body (gzip)"},
-		{compress(encode64(body)), "secr3t", sig, "mend the body (gzip); mend the body (Base64)"},
-		{"", "secr3t", sig, "not valid: the body is empty: something consumed it"},
-		{body + "\ufffd", "secr3t", sig,
-			"not valid: the body has U+FFFD where bytes were lost when it was decoded as text"},
-		{body, " secr3t\r", sig, "mend the secret GUURU_SECRET (spaces around it)"},
-		{body, "'secr3t'\n", sig, "mend the secret GUURU_SECRET (quotes around it)"},
-		{body, "\ufeffsecr3t", sig, "mend the secret GUURU_SECRET (byte order mark)"},
-		{body, "secr3t # comment", sig, "mend the secret GUURU_SECRET (comment after it)"},
-		{body, encode64("secr3t\n"), sig, "mend the secret GUURU_SECRET (Base64)"},
-		{body, hex.EncodeToString([]byte("secr3t")), sig, "mend the secret GUURU_SECRET (hex)"},
-		{body, "secr%33t", sig, "mend the secret GUURU_SECRET (percent-encoded)"},
-		{body, "${SECRET}", sig, "not valid: the secret looks like a variable that was not expanded"},
-		{body, "secr3t", strings.ToUpper(sig), "mend the signature (upper case)"},
-		{body, "secr3t", "sha256= " + sig, "mend the signature (prefix)"},
-		{body, "secr3t", " " + sig + "\n", "mend the signature (spaces around it)"},
-		{body, "secr3t", encode64(string(binary)), "mend the signature (Base64)"},
-		{body, "secr3t", base64.RawURLEncoding.EncodeToString(binary), "mend the signature (Base64)"},
-		{body, "secr3t", sig + ", " + sign("{}"), "mend the signature (two, joined by a comma)"},
-		{body, "secr3t", sign("{}") + "," + sig, "mend the signature (two, joined by a comma)"},
-		{encode64("\ufeff" + body), `"secr3t"`, "sha256=" + sig, "mend the body (Base64); " +
-			"mend the body (byte order mark); mend the secret GUURU_SECRET (quotes around it); " +
-			"mend the signature (prefix)"},
-		{body, "other", sig, another},
-		{"{}" + body, "secr3t", sig, another},
-		{body, "secr3t", sig[1:], another},
+	mojibake := swap(chat, "ã", "Ã£", "😀", "ð\u009f\u0098\u0080")
+	mojibake1252 := swap(chat, "ã", "Ã£", "😀", "ðŸ˜€")
+	lines := swap(chat, ",", ",\n")
+	latin1 := `{"user":{"name":"João – "},"rating":1}`
+	const raw = "; verify the raw bytes, before JSON is parsed and written again"
+	const was = "the body was rewritten "
+	event := `[{"headers": {}, "body": ` + strconv.Quote(chat) + `}]`
+	for _, tc := range []struct{ body, signed, want string }{
+		{encode64(chat) + "\n", chat, "the body is Base64"},
+		{base64.RawURLEncoding.EncodeToString([]byte(chat)), chat, "the body is Base64"},
+		{compress(chat), chat, "the body is gzip"},
+		{fmt.Sprintf("%X\n%x\n", chat[:30], chat[30:]), chat, "the body is in hex"},
+		{url.PathEscape(chat), chat, "the body is percent-encoded, as in a form"},
+		{url.QueryEscape(chat) + "=", chat, "the body is in a form"},
+		{"a=b&payload=" + url.QueryEscape(chat) + "&c=d", chat, "the body is in a form"},
+		{strconv.Quote(chat), chat, "the body is a JSON string"},
+		{swap(chat, `\`, `\\`, `"`, `\"`), chat, "the body has backslashes before quotes"},
+		{event, chat, "the body is inside a JSON event"},
+		{`{"body":` + chat + `}`, chat, "the body is inside a JSON event"},
+		{"HTTP/1.1 200 OK\r\nA: b\r\n\r\n" + chat, chat, "the body has HTTP headers before it"},
+		{html.EscapeString(chat), chat, "the body has HTML entities"},
+		{"\ufeff" + chat, chat, "the body begins with a byte order mark"},
+		{mojibake, chat, "the body is UTF-8 that was read as Latin-1 or Windows-1252"},
+		{mojibake1252, chat, "the body is UTF-8 that was read as Latin-1 or Windows-1252"},
+		{swap(latin1, "ã", "\xe3", "–", "\x96"), latin1, "the body is in Latin-1 or Windows-1252"},
+		{utf16LE(chat), chat, "the body is in UTF-16"},
+		{chat + "\r\n", chat, "the body has a line break added at its end"},
+		{lines, lines + "\n", "the body lost the line break at its end"},
+		{swap(lines, "\n", "\r\n"), lines, "the body has CRLF in place of LF"},
+		{"2026-11-27 body=" + chat + "%", chat, "the body has other text around it"},
+		{fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(chat), chat), chat, "the body has other text around it"},
+		{spaced, chat, was + "with spaces or line breaks outside strings" + raw},
+		{escaped, chat, was + "with escapes that JSON does not need" + raw},
+		{sorted, chat, was + "with its fields in another order" + raw},
+		{swap(chat, `""`, `null`), chat, was + "with null in place of empty strings" + raw},
+		{swap(chat, `"email":"",`, ""), chat, was + "without its empty email" + raw},
+
+		{encode64(encode64(chat)), chat, "the body is Base64; the body is Base64"},
+		{encode64(compress(chat)), chat, "the body is Base64; the body is gzip"},
+		{encode64("\ufeff" + chat), chat, "the body is Base64; the body begins with a byte order mark"},
+		{python, chat, was + "with spaces or line breaks outside strings; " +
+			was + "with escapes that JSON does not need; " + was + "with its fields in another order" + raw},
+		{"body: " + swap(sorted, `""`, `null`), chat, "the body has other text around it; " +
+			was + "with its fields in another order; " + was + "with null in place of empty strings" + raw},
 	} {
-		out, errs, status := run(t, tc.body, "GUURU_SECRET="+tc.secret, "verify", "-sig", tc.sig, "-")
-		check(t, tc.body, out+errs, "-: "+tc.want+"\n")
-		check(t, "status after "+tc.want, status == 0, tc.want == "valid")
+		out, errs, status := run(t, tc.body, secret, "verify", "-sig", sign(tc.signed), "-")
+		check(t, tc.body, out+errs, "-: to fix: "+tc.want+"\n")
+		check(t, "status after "+tc.want, status, 1)
 	}
 }
 
-// The signature is in the name of a file. Every file gets a line.
+func TestVerifyExplainsSecretsAndSignatures(t *testing.T) {
+	t.Parallel()
+	binary, _ := hex.DecodeString(sigOf)
+	const is = "GUURU_SECRET "
+	const decoded = "was decoded from %s, though Guuru signs with the text"
+	for _, tc := range []struct{ secret, signedWith, sig, want string }{
+		{"secr3t\r\n", "secr3t", "", is + "ends with a line break"},
+		{" secr3t\t", "secr3t", "", is + "has spaces around it"},
+		{"\u200bsecr3t\ufeff", "secr3t", "", is + "has invisible characters around it"},
+		{`"secr3t"`, "secr3t", "", is + "has quotes around it"},
+		{"“secr3t”", "secr3t", "", is + "has quotes around it"},
+		{"secr3t # of 2026", "secr3t", "", is + "has a comment after it"},
+		{"GUURU_SECRET=secr3t", "secr3t", "", is + "begins with a variable's name"},
+		{"pa$$word", "pa$word", "", is + "has $$ in place of $"},
+		{`pa\$w\!rd`, "pa$w!rd", "", is + "has backslashes before characters"},
+		{"a&amp;b", "a&b", "", is + "has HTML entities"},
+		{encode64("secr3t"), "secr3t", "", is + "is Base64"},
+		{"73656372 3374", "secr3t", "", is + "is in hex"},
+		{"secr%33t+", "secr3t+", "", is + "is percent-encoded"},
+		{"secr3t", encode64("secr3t"), "", is + fmt.Sprintf(decoded, "Base64")},
+		{"secr3t", "736563723374", "", is + fmt.Sprintf(decoded, "hex")},
+
+		{encode64("secr3t\n"), "secr3t", "", is + "is Base64; " + is + "ends with a line break"},
+		{`export GUURU_SECRET="secr3t"`, "secr3t", "",
+			is + "begins with a variable's name; " + is + "has quotes around it"},
+
+		{"secr3t", "secr3t", strings.ToUpper(sigOf), "the signature is in upper case"},
+		{"secr3t", "secr3t", "sha256=" + sigOf,
+			"the signature has a prefix, quotes, or spaces around it"},
+		{"secr3t", "secr3t", `["` + sigOf + "\"]\n",
+			"the signature has a prefix, quotes, or spaces around it"},
+		{"secr3t", "secr3t", "X-Guuru-Hmac-Sha256: " + sigOf,
+			"the signature has a prefix, quotes, or spaces around it"},
+		{"secr3t", "secr3t", sigOf + "," + sign("{}"), "the signature is one of several, joined by a comma"},
+		{"secr3t", "secr3t", sign("{}") + "," + sigOf, "the signature is one of several, joined by a comma"},
+		{"secr3t", "secr3t", encode64(string(binary)), "the signature is Base64"},
+		{"secr3t", "secr3t", base64.RawURLEncoding.EncodeToString(binary), "the signature is Base64"},
+		{"secr3t", "secr3t", encode64(sigOf), "the signature is Base64 of its digits"},
+
+		{"'secr3t'", "secr3t", "sha256=" + strings.ToUpper(sigOf), is + "has quotes around it; " +
+			"the signature is in upper case; the signature has a prefix, quotes, or spaces around it"},
+	} {
+		sig := cmp.Or(tc.sig, hmacverify.Sign(tc.signedWith, []byte(chat)))
+		out, errs, status := run(t, chat, "GUURU_SECRET="+tc.secret, "verify", "-sig", sig, "-")
+		check(t, tc.secret+" "+tc.sig, out+errs, "-: to fix: "+tc.want+"\n")
+		check(t, "status after "+tc.want, status, 1)
+	}
+}
+
+// What no change explains, and what a stranger changed, is not valid.
+func TestVerifyGuesses(t *testing.T) {
+	t.Parallel()
+	const (
+		another = "another secret (a shell or compose may have cut it at $ or #), or another body"
+		notJSON = "the body is not JSON: something was added, cut, or encoded"
+		form    = "the signature has %d characters, but no 64 hex digits in any form"
+	)
+	for _, tc := range []struct{ body, secret, sig, want string }{
+		{"", "secr3t", sigOf, "the body is empty: something consumed it"},
+		{chat[:99], "secr3t", sigOf, "the body is truncated: it ends before its JSON does"},
+		{swap(chat, "ã", "\ufffd"), "secr3t", sigOf,
+			"the body has U+FFFD, where decoding it as text lost bytes"},
+		{chat + chat, "secr3t", sigOf, notJSON},
+		{chat, "${SECRET}", sigOf, "GUURU_SECRET looks like a variable that was not expanded"},
+		{chat, "secr3t", sigOf[:40], fmt.Sprintf(form, 40)},
+		{chat, "secr3t", sigOf + "0", fmt.Sprintf(form, 65)},
+
+		{chat, "other", sigOf, another},
+		{swap(chat, "50%", "60%"), "secr3t", sigOf, another},
+		{swap(chat, "50%", "50 %"), "secr3t", sigOf, another},
+		{swap(chat, `,"locale":"en"`, ""), "secr3t", sigOf, another},
+		{swap(chat, `"rating"`, `"Rating"`), "secr3t", sigOf, another},
+		{swap(chat, `"rating":1`, `"rating":5,"rating":1`), "secr3t", sigOf, another},
+		{swap(chat, `"rating":1`, `"rating":1,"id":""`), "secr3t", sigOf, another},
+		{swap(sorted, `"rating":1`, `"rating":1,"Rating":1`), "secr3t", sigOf, another},
+		{swap(sorted, `"rating":1`, `"note":1`), "secr3t", sigOf, another},
+	} {
+		out, errs, status := run(t, tc.body, "GUURU_SECRET="+tc.secret, "verify", "-sig", tc.sig, "-")
+		check(t, tc.body, out+errs, "-: not valid: "+tc.want+"\n")
+		check(t, "status after "+tc.want, status, 1)
+	}
+}
+
+// The signature is in the name of a file. Every file gets one line.
 func TestVerifyFiles(t *testing.T) {
 	t.Parallel()
 	dir, sig := t.TempDir(), sign("{}")
@@ -105,46 +206,83 @@ func TestVerifyFiles(t *testing.T) {
 	previous := put(hmacverify.Sign("old", []byte("{}")), "{}")
 	kept := put("mismatch-"+sig+".json", "{}\n")
 	unnamed := put("body.json", "{}")
-	const env = secret + ",GUURU_SECRET_PREVIOUS=old"
-	const unsigned = "no signature: set -sig, or put its 64 hex digits into the file's name"
+	large := put("large", strings.Repeat(" ", 2<<20+1))
+	broken := put("a\n\x1b-"+sig, "{}")
+	fifo := filepath.Join(dir, "fifo")
+	run(t, "", "", "mkfifo", fifo)
+	const irregular = ": not a regular file of at most 2097152 bytes\n"
+	const fix = ": to fix: "
 	for _, tc := range []struct {
-		args, env, want string
-		status          int
+		files     []string
+		env, want string
+		status    int
 	}{
-		{stored + " " + previous, env, stored + ": valid\n" + previous + ": valid\n", 0},
-		{"-sig " + sig + " " + unnamed, env, unnamed + ": valid\n", 0},
-		{"-sig " + sig + " " + previous, "GUURU_SECRET=old,GUURU_SECRET_PREVIOUS=\"secr3t\"",
-			previous + ": mend the secret GUURU_SECRET_PREVIOUS (quotes around it)\n", 1},
-		{unnamed + " absent " + kept + " " + dir + " " + stored, env, unnamed + ": " + unsigned + "\n" +
-			"absent: open absent: no such file or directory\n" +
-			kept + ": mend the body (line break added)\n" +
-			dir + ": read " + dir + ": is a directory\n" + stored + ": valid\n", 1},
+		{[]string{stored}, secret, stored + ": valid\n", 0},
+		{[]string{stored, previous}, secret + ",GUURU_SECRET_PREVIOUS=old",
+			stored + ": valid\n" + previous + ": valid with GUURU_SECRET_PREVIOUS\n", 0},
+		{[]string{stored}, "GUURU_SECRET=old,GUURU_SECRET_PREVIOUS='secr3t'",
+			stored + fix + "GUURU_SECRET_PREVIOUS has quotes around it\n", 1},
+		{[]string{unnamed, "absent", kept, stored}, secret,
+			unnamed + ": not valid: no signature: set -sig, or put its 64 hex digits into the file's name\n" +
+				"absent: stat absent: no such file or directory\n" +
+				kept + fix + "the body has a line break added at its end\n" + stored + ": valid\n", 1},
+		{[]string{dir, fifo, os.DevNull, large}, secret,
+			dir + irregular + fifo + irregular + os.DevNull + irregular + large + irregular, 1},
+		{[]string{broken}, secret, dir + `/a\n\x1b-` + sig + ": valid\n", 0},
 	} {
-		out, errs, status := run(t, "", tc.env, "verify", strings.Fields(tc.args)...)
-		check(t, tc.args, out+errs, tc.want)
-		check(t, "status after "+tc.args, status, tc.status)
+		out, errs, status := run(t, "", tc.env, "verify", tc.files...)
+		check(t, fmt.Sprint(tc.files), out+errs, tc.want)
+		check(t, "status after "+tc.want, status, tc.status)
 	}
 }
 
-// A hostile file takes neither long nor much memory.
+// A failed write is one line, and a status other than 0.
+func TestVerifyOutputFails(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	reader, closed, _ := os.Pipe()
+	reader.Close()
+	defer closed.Close()
+	for _, output := range []*os.File{full, closed} {
+		var errs strings.Builder
+		cmd := command(t, secret, "verify", "-sig", sign(""), "-")
+		cmd.Stdout, cmd.Stderr = output, &errs
+		cmd.Run()
+		check(t, errs.String(), []int{cmd.ProcessState.ExitCode(), strings.Count(errs.String(), "\n")},
+			[]int{1, 1})
+	}
+}
+
+// A hostile file takes neither long nor much memory, with two secrets and three
+// signatures.
 func TestVerifyHostileFiles(t *testing.T) {
 	t.Parallel()
 	if underRace() {
 		t.Skip("the race detector takes more than a minute for them")
 	}
 	bomb := strings.Repeat(compress(strings.Repeat("0", 1<<20)), 300) // 300 MiB
+	fields := `"b` + strings.Repeat(`":1,"b`, 300_000) + `":1`
 	for name, body := range map[string]string{
-		"bomb":     bomb,
-		"Base64":   encode64(bomb),
-		"brackets": strings.Repeat("[", 1_000_000),
-		"noise":    strings.Repeat("\xff\x00%", 1<<18),
-		"escapes":  strings.Repeat(`\u00e3\/`, 100_000),
-		"open":     `"` + strings.Repeat(` %41\u00e3+\r\n\"`, 55_000), // without a closing quote
-		"large":    strings.Repeat("{}", 10<<20),
+		"bomb":      bomb,
+		"Base64":    encode64(bomb),
+		"brackets":  strings.Repeat("[", 1_000_000),
+		"nested":    strings.Repeat(`{"user":`, 9_999) + "1" + strings.Repeat("}", 9_999),
+		"fields":    "{" + fields + "}",
+		"noise":     strings.Repeat("\xff\x00%", 600_000),
+		"escapes":   `{"name":"` + strings.Repeat(`\u00e3\/`, 250_000) + `"}`,
+		"backslash": strings.Repeat(`\`, 2_000_000),
+		"open":      `"` + strings.Repeat(` %41\u00e3+\r\n\"`, 110_000), // without a closing quote
+		"form":      strings.Repeat("%41", 600_000),
+		"entities":  strings.Repeat("&quot;", 300_000),
 	} {
-		begin := time.Now()
+		sigs := strings.Join([]string{sign("0"), sign("1"), sign("2")}, ",")
 		limited := `ulimit -v 2000000 && exec verify -sig "$0" -` // KiB, of which most is not used
-		out, errs, status := run(t, body, secret, "sh", "-c", limited, sign(""))
+		begin := time.Now()
+		out, errs, status := run(t, body, secret+",GUURU_SECRET_PREVIOUS=old", "sh", "-c", limited, sigs)
 		check(t, name+errs, []int{status, strings.Count(out, "\n"), len(errs)}, []int{1, 1, 0})
 		check(t, name+" in time", time.Since(begin) < 20*time.Second, true)
 	}

@@ -1,34 +1,43 @@
-// Verify explains why a signature does not match: it undoes what commonly happens
-// to a body, a secret, and a signature, and names what makes them valid.
+// Verify explains why a signature does not match. It undoes what often happens
+// to bodies, secrets, and signatures until they fit, and says what it undid:
 //
 //	GUURU_SECRET=secr3t go run ./examples/verify deliveries/*.json
 //
 // A file holds a body; - is standard input. Its signature is -sig, or the 64 hex
-// digits in its name. GUURU_SECRET_PREVIOUS is tried, too. No line shows a secret,
-// a computed signature, or part of a body. It exits with 0 if all are valid.
+// digits in its name. GUURU_SECRET_PREVIOUS is tried, too. The status is 0 only
+// if all files are valid. No line shows a secret, a computed signature, or part
+// of a body.
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"compress/gzip"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"html"
 	"io"
 	"log"
 	"net/http"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
+	"unicode/utf16"
 
 	"example.com/hmacverify"
 )
 
 func main() {
+	signal.Ignore(syscall.SIGPIPE) // a closed pipe is a failed write
 	sig := flag.String("sig", "", "the `signature` of the files")
 	flag.Usage = func() {} // bad usage is one line
 	flag.Parse()
@@ -38,134 +47,216 @@ func main() {
 	status := 0
 	for _, file := range flag.Args() {
 		result := verify(file, *sig)
-		if result != "valid" {
+		if !strings.HasPrefix(result, "valid") {
 			status = 1
 		}
-		fmt.Printf("%s: %s\n", file, result)
+		if _, err := fmt.Println(oneLine(file + ": " + result)); err != nil {
+			log.Fatal(err)
+		}
 	}
 	os.Exit(status)
 }
 
-// verify returns "valid", or what is wrong with file.
+// oneLine escapes control characters, which a file's name may contain.
+func oneLine(s string) string {
+	quote := func(c string) string { return strings.Trim(fmt.Sprintf("%+q", c), `"`) }
+	return regexp.MustCompile(`\pC`).ReplaceAllStringFunc(s, quote)
+}
+
 func verify(file, sig string) string {
-	f := os.Stdin
-	if file != "-" {
-		var err error
-		if f, err = os.Open(file); err != nil {
-			return err.Error()
-		}
-		defer f.Close()
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, f, hmacverify.DefaultMaxBodyBytes))
+	body, err := read(file)
 	if err != nil {
 		return err.Error()
 	}
 	digits := regexp.MustCompile(`[0-9A-Fa-f]{64}`)
-	return explain(string(body), cmp.Or(sig, digits.FindString(filepath.Base(file))))
+	return explain(body, cmp.Or(sig, digits.FindString(filepath.Base(file))))
 }
 
-// explain returns "valid", or what to mend.
-func explain(body, sig string) string {
-	bodies := undo("order of the body", undo("body", undo("body", []trial{{body, ""}})))
-	for _, name := range []string{"GUURU_SECRET", "GUURU_SECRET_PREVIOUS"} {
-		for _, secret := range undo("secret "+name, []trial{{os.Getenv(name), ""}}) {
-			for _, sig := range undo("signature", []trial{{sig, ""}}) {
-				for _, body := range bodies {
-					if hmacverify.Verify(secret.value, []byte(body.value), sig.value) == nil {
-						return cmp.Or(strings.TrimPrefix(body.undone+secret.undone+sig.undone, "; "), "valid")
-					}
+const maxBytes = 2 << 20 // of a file, and of what is in a compressed one
+
+func read(file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(http.MaxBytesReader(nil, os.Stdin, maxBytes))
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxBytes { // a FIFO would wait for a writer
+		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxBytes)
+	}
+	return os.ReadFile(file)
+}
+
+var textAround = regexp.MustCompile(`(?s)^[^{]*|[^}]*$`)
+
+// explain returns "valid", what to fix, or the best guess.
+func explain(body []byte, sig string) string {
+	secret, previous := os.Getenv("GUURU_SECRET"), os.Getenv("GUURU_SECRET_PREVIOUS")
+	if hmacverify.Verify(secret, body, sig) == nil {
+		return "valid"
+	}
+	if hmacverify.Verify(previous, body, sig) == nil {
+		return "valid with GUURU_SECRET_PREVIOUS"
+	}
+	sigs := search("the signature", variant{value: sig}, signatureChanges)
+	secrets := slices.Concat(search("GUURU_SECRET", variant{value: secret}, secretChanges),
+		search("GUURU_SECRET_PREVIOUS", variant{value: previous}, secretChanges))
+	for _, start := range []variant{
+		{value: string(body)},
+		// Less exact than other changes, so it is tried after them.
+		{textAround.ReplaceAllString(string(body), ""), []string{"the body has other text around it"}},
+	} {
+		found := match(sigs, secrets, search("the body", start, bodyChanges))
+		if strings.Contains(strings.Join(found, ""), rewritten) { // do not undo that in a receiver
+			found = append(found, "verify the raw bytes, before JSON is parsed and written again")
+		}
+		if found != nil {
+			return "to fix: " + strings.Join(found, "; ")
+		}
+	}
+	return "not valid: " + guess(string(body), sig, sigs)
+}
+
+// match returns the fewest changes after which a body has one of the signatures.
+func match(sigs, secrets, bodies []variant) []string {
+	hashed := 0
+	for n := range 2*maxChanges + 2 {
+		for _, secret := range secrets {
+			for _, body := range bodies {
+				if len(secret.changes)+len(body.changes) != n || secret.value == "" {
+					continue
+				}
+				if hashed += 1000 + len(body.value); hashed > 512<<20 { // after a second or two
+					return nil
+				}
+				mac := hmacverify.Sign(secret.value, []byte(body.value))
+				i := slices.IndexFunc(sigs, func(sig variant) bool { return sig.value == mac })
+				if i >= 0 {
+					return slices.Concat(body.changes, secret.changes, sigs[i].changes)
 				}
 			}
 		}
 	}
+	return nil
+}
+
+// guess says what may be wrong with values that no change explains.
+func guess(body, sig string, sigs []variant) string {
+	isSig := regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
+	isVariable := regexp.MustCompile(`^\W*(\$[\w{(]|\{\{)|^%\w+%$`).MatchString
+	err := json.Unmarshal([]byte(body), new(json.RawMessage))
 	switch {
 	case sig == "":
 		return "no signature: set -sig, or put its 64 hex digits into the file's name"
+	case !slices.ContainsFunc(sigs, func(v variant) bool { return isSig(v.value) }):
+		return fmt.Sprintf("the signature has %d characters, but no 64 hex digits in any form", len(sig))
+	case isVariable(os.Getenv("GUURU_SECRET")):
+		return "GUURU_SECRET looks like a variable that was not expanded"
 	case body == "":
-		return "not valid: the body is empty: something consumed it"
+		return "the body is empty: something consumed it"
 	case strings.Contains(body, "\ufffd"):
-		return "not valid: the body has U+FFFD where bytes were lost when it was decoded as text"
-	case regexp.MustCompile(`^\W*\$[\w{(]`).MatchString(os.Getenv("GUURU_SECRET")):
-		return "not valid: the secret looks like a variable that was not expanded"
+		return "the body has U+FFFD, where decoding it as text lost bytes"
+	case err != nil && err.Error() == "unexpected end of JSON input":
+		return "the body is truncated: it ends before its JSON does"
+	case err != nil:
+		return "the body is not JSON: something was added, cut, or encoded"
 	}
-	return "not valid: another secret, JSON that lost fields, or not from Guuru"
+	return "another secret (a shell or compose may have cut it at $ or #), or another body"
 }
 
-// A trial is a value, and what was undone to get it.
-type trial struct{ value, undone string }
+// A variant is a value as it may have been before changes.
+type variant struct {
+	value   string
+	changes []string // as sentences, the last change first
+}
 
-// undo returns trials, and what comes of each if one more change is undone.
-func undo(where string, trials []trial) []trial {
-	for _, t := range trials {
+// A change is what may have happened to a value. Undo returns the value before
+// it, or garbage where it did not happen. No signature fits garbage.
+type change struct {
+	predicate string
+	undo      func(string) string
+}
+
+const maxChanges = 3 // of each value
+
+// search returns start, and what it may have been before one, two, and three
+// changes, until that takes too much memory.
+func search(subject string, start variant, changes []change) []variant {
+	found, seen, size := []variant{start}, map[string]bool{"": true, start.value: true}, 0
+	for i := 0; i < len(found) && size < 8<<20; i++ {
+		v := found[i]
+		if len(v.changes) == len(start.changes)+maxChanges {
+			break
+		}
 		for _, c := range changes {
-			if !strings.HasPrefix(where, c.where) {
+			before := c.undo(v.value)
+			if seen[before] {
 				continue
 			}
-			if value := c.undo(t.value); value != "" && value != t.value {
-				trials = append(trials, trial{value, t.undone + "; mend the " + where + " (" + c.what + ")"})
-			}
+			seen[before] = true
+			size += len(before)
+			sentences := append(slices.Clip(v.changes), subject+" "+c.predicate)
+			found = append(found, variant{before, sentences})
 		}
 	}
-	return trials
+	return found
 }
 
-// Where a change did not happen, undo returns its argument, "", or garbage.
-var changes = []struct {
-	where, what string
-	undo        func(string) string
-}{
-	{"signature", "upper case", strings.ToLower},
-	{"signature", "spaces around it", strings.TrimSpace},
-	{"signature", "Base64", func(s string) string { return hex.EncodeToString([]byte(unbase64(s))) }},
-	{"signature", "two, joined by a comma", replace(`\s*,.*`, "")},
-	{"signature", "two, joined by a comma", replace(`.*,\s*`, "")},
-	{"signature", "prefix", replace(`^.*[^0-9A-Fa-f\r\n]|\s+$`, "")},
-	{"secret", "spaces around it", strings.TrimSpace},
-	{"secret", "quotes around it", replace("^\\s*[\"'`]|[\"'`]\\s*$", "")},
-	{"secret", "byte order mark", replace("^\ufeff|\\s+$", "")},
-	{"secret", "comment after it", replace(`(?s)\s+#.*`, "")},
-	{"secret", "Base64", func(s string) string { return strings.TrimRight(unbase64(s), "\r\n") }},
-	{"secret", "hex", func(s string) string { b, _ := hex.DecodeString(s); return string(b) }},
-	{"secret", "percent-encoded", func(s string) string { u, _ := url.PathUnescape(s); return u }},
-	{"body", "byte order mark", replace("^\ufeff", "")},
-	{"body", "line break added", replace("[\r\n]+$", "")},
-	{"body", "line break lost", replace("$", "\n")},
-	{"body", "CRLF in place of LF", replace("\r\n", "\n")},
-	{"body", "spaces between tokens", replace(`("(?:[^"\\]|\\.)*"?)|\s+`, "$1")},
-	{"body", "escapes that JSON does not need", func(s string) string {
-		escape := regexp.MustCompile(`\\(u[dD][89abAB]..\\u....|u....|.)`)
-		return escape.ReplaceAllStringFunc(s, func(e string) (c string) {
-			if json.Unmarshal([]byte(`"`+e+`"`), &c); c < " " || strings.ContainsAny(c, "\"\\\ufffd") {
-				return cmp.Or(map[string]string{`"`: `\"`, `\`: `\\`, "\n": `\n`}[c], e)
-			}
-			return c
-		})
-	}},
-	{"order", "sorted fields", func(s string) string {
-		p, _ := hmacverify.ParsePayload([]byte(s))
-		b, _ := json.Marshal(p) // leaves out an empty email
-		s = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(string(b))
-		return replace(`("name":"(?:[^"\\]|\\.)*"),"locale"`, `$1,"email":"","locale"`)(s)
-	}},
-	{"body", "Base64", unbase64},
-	{"body", "gzip", func(s string) string {
-		var b []byte
-		if r, err := gzip.NewReader(strings.NewReader(s)); err == nil {
-			b, _ = io.ReadAll(io.LimitReader(r, hmacverify.DefaultMaxBodyBytes))
-		}
-		return string(b)
-	}},
-	{"body", "form", func(s string) string { u, _ := url.QueryUnescape(s); return u }},
-	{"body", "form, percent-encoded", func(s string) string { u, _ := url.PathUnescape(s); return u }},
-	{"body", "form", func(s string) string { v, _ := url.ParseQuery(s); return v.Get("payload") }},
-	{"body", "string of JSON", func(s string) (u string) { json.Unmarshal([]byte(s), &u); return u }},
-	{"body", "UTF-8 that was read as Latin-1", func(s string) string {
-		var b []byte
-		for _, r := range s {
-			b = append(b, byte(r))
-		}
-		return string(b)
-	}},
+var signatureChanges = []change{
+	{"is in upper case", strings.ToLower},
+	{"is Base64", func(s string) string { return toHex(unbase64(s)) }},
+	{"is Base64 of its digits", unbase64},
+	{"has a prefix, quotes, or spaces around it", replace(`^[^,;]*?(\w[\w+/]{42,}=*)[^\w,;]*$`, "$1")},
+	{"is one of several, joined by a comma", replace(`^[^,;]*[,;]`, "")},
+	{"is one of several, joined by a comma", replace(`[,;][^,;]*$`, "")},
+}
+
+const quotes = "[\"'`“”„‘’‚«»‹›]+"
+
+var secretChanges = []change{
+	{"ends with a line break", trimLineBreaks},
+	{"has spaces around it", strings.TrimSpace},
+	{"has invisible characters around it", replace(`^\p{Cf}+|\p{Cf}+$`, "")},
+	{"has quotes around it", replace("^"+quotes+"|"+quotes+"$", "")},
+	{"has a comment after it", replace(`(?s)\s+#.*`, "")},
+	{"begins with a variable's name", replace(`^\s*(export\s+|set\s+|\$env:)?\w+\s*[=:]\s*`, "")},
+	{"has $$ in place of $", replace(`\$\$`, "$$")},
+	{"has backslashes before characters", replace(`(?s)\\(.)`, "$1")},
+	{"has HTML entities", html.UnescapeString},
+	{"is Base64", unbase64},
+	{"is in hex", unhex},
+	{"is percent-encoded", try(url.PathUnescape)},
+	{"was decoded from Base64, though Guuru signs with the text", toBase64},
+	{"was decoded from hex, though Guuru signs with the text", toHex},
+}
+
+const rewritten = "was rewritten " // as JSON
+
+var bodyChanges = []change{
+	{"begins with a byte order mark", replace("^\ufeff", "")},
+	{"has a line break added at its end", trimLineBreaks},
+	{"lost the line break at its end", replace(`\z`, "\n")},
+	{"has CRLF in place of LF", replace("\r\n", "\n")},
+	{"is Base64", unbase64},
+	{"is gzip", gunzip},
+	{"is in hex", unhex},
+	{"is percent-encoded, as in a form", try(url.PathUnescape)},
+	{"is in a form", unform},
+	{"is a JSON string", unquote},
+	{"has backslashes before quotes", replace(`(?s)\\(.)`, "$1")},
+	{"has backslashes before quotes", replace(`\\"`, `"`)},
+	{"is inside a JSON event", unwrapEvent},
+	{"has HTTP headers before it", replace(`(?s)^.*?[\w-]+: .*?\r?\n\r?\n`, "")},
+	{"has HTML entities", html.UnescapeString},
+	{"is UTF-8 that was read as Latin-1 or Windows-1252", toWindows1252.Replace},
+	{"is in Latin-1 or Windows-1252", fromWindows1252.Replace},
+	{"is in UTF-16", decodeUTF16},
+	{rewritten + "with spaces or line breaks outside strings", compact},
+	{rewritten + "with escapes that JSON does not need", unescape},
+	{rewritten + "with its fields in another order", restoreOrder},
+	{rewritten + "with null in place of empty strings", replace(`:null\b`, `:""`)},
+	{rewritten + "without its empty email", replace(`"name":"(?:[^"\\]|\\.)*"`, `$0,"email":""`)},
 }
 
 func replace(pattern, by string) func(string) string {
@@ -173,8 +264,112 @@ func replace(pattern, by string) func(string) string {
 	return func(s string) string { return re.ReplaceAllString(s, by) }
 }
 
+// try returns garbage where f returns an error.
+func try[T string | []byte](f func(string) (T, error)) func(string) string {
+	return func(s string) string { v, _ := f(s); return string(v) }
+}
+
+func trimLineBreaks(s string) string { return strings.TrimRight(s, "\r\n") }
+func toBase64(s string) string       { return base64.StdEncoding.EncodeToString([]byte(s)) }
+func toHex(s string) string          { return hex.EncodeToString([]byte(s)) }
+
+var noSpaces = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "")
+
+func unhex(s string) string { return try(hex.DecodeString)(noSpaces.Replace(s)) }
+
+// unbase64 takes both alphabets, with and without padding.
 func unbase64(s string) string {
-	s = strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(strings.TrimSpace(s)) // also of URLs
-	b, _ := base64.RawStdEncoding.DecodeString(s)
+	s = strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(noSpaces.Replace(s))
+	return try(base64.RawStdEncoding.DecodeString)(s)
+}
+
+func gunzip(s string) string {
+	var r gzip.Reader
+	r.Reset(strings.NewReader(s)) // Read returns its error, too
+	b, _ := io.ReadAll(io.LimitReader(&r, maxBytes))
 	return string(b)
+}
+
+var formValue = replace(`(?s)^(?:.*&)?payload=([^&]*).*|=$`, "$1")
+
+// unform also takes the value of payload, and a form that has only a name.
+func unform(s string) string { return try(url.QueryUnescape)(formValue(s)) }
+
+func unquote(s string) (text string) {
+	json.Unmarshal([]byte(s), &text)
+	return text
+}
+
+// unwrapEvent also takes a list of one event.
+func unwrapEvent(s string) string {
+	var event struct{ Body json.RawMessage }
+	json.Unmarshal([]byte(strings.Trim(s, "[] \r\n\t")), &event)
+	return cmp.Or(unquote(string(event.Body)), string(event.Body))
+}
+
+var fromWindows1252, toWindows1252 = windows1252()
+
+// windows1252 also takes the control characters that Latin-1 has instead.
+func windows1252() (from, to *strings.Replacer) {
+	var pairs []string
+	for i, r := range []rune("€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ") {
+		pairs = append(pairs, string([]byte{byte(0x80 + i)}), string(r))
+	}
+	for r := rune(0x80); r <= 0xff; r++ {
+		pairs = append(pairs, string([]byte{byte(r)}), string(r))
+	}
+	from = strings.NewReplacer(pairs...) // the first of two pairs counts
+	slices.Reverse(pairs)
+	return from, strings.NewReplacer(pairs...)
+}
+
+func decodeUTF16(s string) string {
+	if !strings.HasPrefix(s, "\xff\xfe") { // PowerShell's byte order mark
+		return ""
+	}
+	units := make([]uint16, len(s)/2-1)
+	binary.Decode([]byte(s[2:]), binary.LittleEndian, units)
+	return string(utf16.Decode(units))
+}
+
+func compact(s string) string {
+	var b bytes.Buffer
+	json.Compact(&b, []byte(s)) // writes nothing if s is not JSON
+	return b.String()
+}
+
+var escape = regexp.MustCompile(`\\(u[dD][89abAB]..\\u[dD]...|u....|.)`)
+
+// unescape leaves the escapes that JSON needs, in their shortest form.
+func unescape(s string) string {
+	return escape.ReplaceAllStringFunc(s, func(e string) (c string) {
+		json.Unmarshal([]byte(`"`+e+`"`), &c)
+		if c < " " || c == `"` || c == `\` {
+			quoted, _ := json.Marshal(c)
+			c = string(quoted[1 : len(quoted)-1])
+		}
+		return c
+	})
+}
+
+// The documented fields, in their order.
+var names = strings.Fields(`id user name email locale isLead isUser question status language
+	transcriptURL rating category createdAt acceptedAt closedAt ratedAt`)
+
+// restoreOrder only moves fields. If one is unknown or doubled, it returns "".
+func restoreOrder(object string) string {
+	var values map[string]json.RawMessage
+	if strings.Count(object, ":") > 1000 || json.Unmarshal([]byte(object), &values) != nil {
+		return "" // many fields would take much memory
+	}
+	var fields []string
+	for _, name := range names {
+		if value := string(values[name]); value != "" {
+			fields = append(fields, `"`+name+`":`+cmp.Or(restoreOrder(value), value))
+		}
+	}
+	if ordered := "{" + strings.Join(fields, ",") + "}"; len(ordered) == len(object) {
+		return ordered
+	}
+	return ""
 }
