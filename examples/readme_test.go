@@ -1,11 +1,14 @@
 package examples_test
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fileText returns a file of the repository, without indentation and the marks
@@ -19,21 +22,57 @@ func fileText(t *testing.T, name string) string {
 	return regexp.MustCompile(`(?m)^(//)?\t+`).ReplaceAllString(string(text), "")
 }
 
-// The README's Go blocks are in handler.go and its tests, line for line, and the
-// lines of its router table are in routers_test.go.
-func TestReadmeCode(t *testing.T) {
+// The README's first program, in a module beside the clone, accepts a documented
+// delivery and rejects a forged one.
+func TestReadmeProgram(t *testing.T) {
 	t.Parallel()
-	readme := fileText(t, "README.md")
-	tested := fileText(t, "handler.go") + fileText(t, "handler_test.go")
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readme, -1)
-	if len(blocks) != 2 {
-		t.Errorf("got %d Go blocks in the README, want 2", len(blocks))
+	if err := build(); err != nil {
+		t.Fatal(err)
 	}
-	for _, block := range blocks {
-		if !strings.Contains(tested, "\n"+block[1]) {
-			t.Errorf("not in handler.go or handler_test.go:\n%s", block[1])
+	readme := fileText(t, "README.md")
+	block := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindStringSubmatch(readme)
+	if block == nil {
+		t.Fatal("the README has no program")
+	}
+	listener, _ := net.Listen("tcp", "127.0.0.1:0")
+	addr := listener.Addr().String()
+	listener.Close()
+	program := filepath.Join(dir, "readme")
+	os.Mkdir(program, 0o700)
+	main := strings.Replace(block[1], `":8000"`, strconv.Quote(addr), 1)
+	os.WriteFile(filepath.Join(program, "main.go"), []byte(main), 0o600)
+	out, errs, status := run(t, "", "GOFLAGS=", "go", "-C", program, "build", "-o", "program")
+	check(t, out+errs, status, 0)
+
+	bin := filepath.Join(program, "program")
+	_, errs, status = run(t, "", "GUURU_SECRET=", bin)
+	check(t, errs, status, 1)
+
+	p := &process{Cmd: command(t, secret, bin), addr: addr, log: filepath.Join(t.TempDir(), "log")}
+	log, _ := os.Create(p.log)
+	defer log.Close()
+	p.Stderr = log
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	p.addr += "/guuru"
+	body := fileText(t, "testdata/example2.json")
+	sig := fileText(t, "testdata/example2.sig")
+	for begin := time.Now(); post(p, "chat-rated", body, sig) != "200 "; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > patience {
+			t.Fatalf("got %s, want 200", post(p, "chat-rated", body, sig))
 		}
 	}
+	p.waitForLog(t, "chat-rated João 1")
+	check(t, "forged", post(p, "chat-rated", body+" ", sig), mismatch)
+	p.waitForLog(t, "WARN rejected err=")
+}
+
+// The lines of the README's router table are in routers_test.go.
+func TestReadmeRouters(t *testing.T) {
+	t.Parallel()
+	readme := fileText(t, "README.md")
 	routers := fileText(t, "examples/routers/routers_test.go")
 	_, table, _ := strings.Cut(readme, "\n## Routers\n")
 	rows := regexp.MustCompile("(?m)^\\| ([^|]+) \\| `(.*)` \\|$").FindAllStringSubmatch(table, -1)
@@ -56,7 +95,7 @@ func TestReadmeLinks(t *testing.T) {
 		anchors["#"+strings.ReplaceAll(strings.ToLower(heading[1]), " ", "-")] = true
 	}
 	links := regexp.MustCompile(`\[([^\]]*)\]\(([^)]*)\)`).FindAllStringSubmatch(readme, -1)
-	if len(links) < 20 {
+	if len(links) < 15 {
 		t.Errorf("got %d links in the README, want more", len(links))
 	}
 	for _, link := range links {

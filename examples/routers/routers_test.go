@@ -19,7 +19,8 @@ import (
 	"github.com/gofiber/fiber/v3"
 	"github.com/gofiber/fiber/v3/middleware/adaptor"
 	"github.com/gorilla/mux"
-	"github.com/labstack/echo/v4"
+	echov4 "github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v5"
 
 	"example.com/hmacverify"
 )
@@ -104,12 +105,21 @@ func TestRouters(t *testing.T) {
 		check(t, httptest.NewServer(r).URL, false)
 	})
 	t.Run("echo", func(t *testing.T) {
-		deliver := func(c echo.Context) error {
+		deliver := func(c *echo.Context) error {
 			p, err := hmacverify.PayloadFrom(c.Request().Context())
 			return c.String(200, text(p, err, must(io.ReadAll(c.Request().Body))))
 		}
 		e := echo.New()
 		e.POST("/guuru", deliver, echo.WrapMiddleware(rc.Handler))
+		check(t, httptest.NewServer(e).URL, false)
+	})
+	t.Run("echo v4", func(t *testing.T) {
+		deliver := func(c echov4.Context) error {
+			p, err := hmacverify.PayloadFrom(c.Request().Context())
+			return c.String(200, text(p, err, must(io.ReadAll(c.Request().Body))))
+		}
+		e := echov4.New()
+		e.POST("/guuru", deliver, echov4.WrapMiddleware(rc.Handler))
 		check(t, httptest.NewServer(e).URL, false)
 	})
 	t.Run("gin", func(t *testing.T) {
