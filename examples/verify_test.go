@@ -30,7 +30,9 @@ func compress(text string) string {
 
 func encode64(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
-func swap(text string, pairs ...string) string { return strings.NewReplacer(pairs...).Replace(text) }
+func swap(text string, pairs ...string) string {
+	return strings.NewReplacer(pairs...).Replace(text)
+}
 
 func utf16LE(text string) string {
 	var b strings.Builder
@@ -66,6 +68,8 @@ func TestVerifyExplainsBodies(t *testing.T) {
 	latin1 := `{"user":{"name":"João – "},"rating":1}`
 	const raw = "; verify the raw bytes, before JSON is parsed and written again"
 	const was = "the body was rewritten "
+	const escapes = was + "with escapes that JSON does not need"
+	const order = was + "with its fields in another order"
 	event := `[{"headers": {}, "body": ` + strconv.Quote(chat) + `}]`
 	for _, tc := range []struct{ body, signed, want string }{
 		{encode64(chat) + "\n", chat, "the body is Base64"},
@@ -86,14 +90,20 @@ func TestVerifyExplainsBodies(t *testing.T) {
 		{mojibake1252, chat, "the body is UTF-8 that was read as Latin-1 or Windows-1252"},
 		{swap(latin1, "ã", "\xe3", "–", "\x96"), latin1, "the body is in Latin-1 or Windows-1252"},
 		{utf16LE(chat), chat, "the body is in UTF-16"},
+		{"\xfe\xff\x00{\x00}", "{}", "the body is in UTF-16"},
 		{chat + "\r\n", chat, "the body has a line break added at its end"},
 		{lines, lines + "\n", "the body lost the line break at its end"},
 		{swap(lines, "\n", "\r\n"), lines, "the body has CRLF in place of LF"},
-		{"2026-11-27 body=" + chat + "%", chat, "the body has other text around it"},
-		{fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(chat), chat), chat, "the body has other text around it"},
+		{"2026-11-27 {info} body=" + chat + "%", chat, "the body has other text around it"},
+		{"8d\r\n" + chat + "\r\n0\r\n\r\n", chat, "the body has other text around it"},
 		{spaced, chat, was + "with spaces or line breaks outside strings" + raw},
-		{escaped, chat, was + "with escapes that JSON does not need" + raw},
-		{sorted, chat, was + "with its fields in another order" + raw},
+		{escaped, chat, escapes + raw},
+		{sorted, chat, order + raw},
+		{`{"rating":1,"user":{"isLead":true,"locale":"en"}}`,
+			`{"user":{"isLead":true,"locale":"en"},"rating":1}`, order + raw},
+		{`{"rating":1,"user":{"isLead":true,"locale":"en"}}`,
+			`{"user":{"locale":"en","isLead":true},"rating":1}`, order + raw},
+		{swap(chat, "/", `\/`), chat, escapes + raw},
 		{swap(chat, `""`, `null`), chat, was + "with null in place of empty strings" + raw},
 		{swap(chat, `"email":"",`, ""), chat, was + "without its empty email" + raw},
 
@@ -101,9 +111,9 @@ func TestVerifyExplainsBodies(t *testing.T) {
 		{encode64(compress(chat)), chat, "the body is Base64; the body is gzip"},
 		{encode64("\ufeff" + chat), chat, "the body is Base64; the body begins with a byte order mark"},
 		{python, chat, was + "with spaces or line breaks outside strings; " +
-			was + "with escapes that JSON does not need; " + was + "with its fields in another order" + raw},
+			was + "with escapes that JSON does not need; " + order + raw},
 		{"body: " + swap(sorted, `""`, `null`), chat, "the body has other text around it; " +
-			was + "with its fields in another order; " + was + "with null in place of empty strings" + raw},
+			order + "; " + was + "with null in place of empty strings" + raw},
 	} {
 		out, errs, status := run(t, tc.body, secret, "verify", "-sig", sign(tc.signed), "-")
 		check(t, tc.body, out+errs, "-: to fix: "+tc.want+"\n")
@@ -115,6 +125,8 @@ func TestVerifyExplainsSecretsAndSignatures(t *testing.T) {
 	t.Parallel()
 	binary, _ := hex.DecodeString(sigOf)
 	const is = "GUURU_SECRET "
+	const affixed = "the signature has a prefix, quotes, or spaces around it"
+	const several = "the signature is one of several, joined by a comma"
 	const decoded = "was decoded from %s, though Guuru signs with the text"
 	for _, tc := range []struct{ secret, signedWith, sig, want string }{
 		{"secr3t\r\n", "secr3t", "", is + "ends with a line break"},
@@ -139,19 +151,22 @@ func TestVerifyExplainsSecretsAndSignatures(t *testing.T) {
 
 		{"secr3t", "secr3t", strings.ToUpper(sigOf), "the signature is in upper case"},
 		{"secr3t", "secr3t", "sha256=" + sigOf,
-			"the signature has a prefix, quotes, or spaces around it"},
+			affixed},
 		{"secr3t", "secr3t", `["` + sigOf + "\"]\n",
-			"the signature has a prefix, quotes, or spaces around it"},
+			affixed},
 		{"secr3t", "secr3t", "X-Guuru-Hmac-Sha256: " + sigOf,
-			"the signature has a prefix, quotes, or spaces around it"},
-		{"secr3t", "secr3t", sigOf + "," + sign("{}"), "the signature is one of several, joined by a comma"},
-		{"secr3t", "secr3t", sign("{}") + "," + sigOf, "the signature is one of several, joined by a comma"},
+			affixed},
+		{"secr3t", "secr3t", "0x" + sigOf, affixed},
+		{"secr3t", "secr3t", sigOf[:2] + "-" + sigOf[2:],
+			"the signature has dashes, colons, or spaces between its digits"},
+		{"secr3t", "secr3t", sigOf + ", " + sign("{}"), several},
+		{"secr3t", "secr3t", sign("{}") + ", " + sigOf, several},
 		{"secr3t", "secr3t", encode64(string(binary)), "the signature is Base64"},
 		{"secr3t", "secr3t", base64.RawURLEncoding.EncodeToString(binary), "the signature is Base64"},
 		{"secr3t", "secr3t", encode64(sigOf), "the signature is Base64 of its digits"},
 
 		{"'secr3t'", "secr3t", "sha256=" + strings.ToUpper(sigOf), is + "has quotes around it; " +
-			"the signature is in upper case; the signature has a prefix, quotes, or spaces around it"},
+			"the signature is in upper case; " + affixed},
 	} {
 		sig := cmp.Or(tc.sig, hmacverify.Sign(tc.signedWith, []byte(chat)))
 		out, errs, status := run(t, chat, "GUURU_SECRET="+tc.secret, "verify", "-sig", sig, "-")
@@ -166,10 +181,10 @@ func TestVerifyGuesses(t *testing.T) {
 	const (
 		another = "another secret (a shell or compose may have cut it at $ or #), or another body"
 		notJSON = "the body is not JSON: something was added, cut, or encoded"
-		form    = "the signature has %d characters, but no 64 hex digits in any form"
+		form    = "the signature has %d characters, not 64 hex digits"
 	)
 	for _, tc := range []struct{ body, secret, sig, want string }{
-		{"", "secr3t", sigOf, "the body is empty: something consumed it"},
+		{"\n", "secr3t", sigOf, "the body is empty: something consumed it"},
 		{chat[:99], "secr3t", sigOf, "the body is truncated: it ends before its JSON does"},
 		{swap(chat, "ã", "\ufffd"), "secr3t", sigOf,
 			"the body has U+FFFD, where decoding it as text lost bytes"},
@@ -187,6 +202,7 @@ func TestVerifyGuesses(t *testing.T) {
 		{swap(chat, `"rating":1`, `"rating":1,"id":""`), "secr3t", sigOf, another},
 		{swap(sorted, `"rating":1`, `"rating":1,"Rating":1`), "secr3t", sigOf, another},
 		{swap(sorted, `"rating":1`, `"note":1`), "secr3t", sigOf, another},
+		{swap(sorted, `"rating":1`, `"Rating":1`), "secr3t", sigOf, another},
 	} {
 		out, errs, status := run(t, tc.body, "GUURU_SECRET="+tc.secret, "verify", "-sig", tc.sig, "-")
 		check(t, tc.body, out+errs, "-: not valid: "+tc.want+"\n")
@@ -223,7 +239,8 @@ func TestVerifyFiles(t *testing.T) {
 		{[]string{stored}, "GUURU_SECRET=old,GUURU_SECRET_PREVIOUS='secr3t'",
 			stored + fix + "GUURU_SECRET_PREVIOUS has quotes around it\n", 1},
 		{[]string{unnamed, "absent", kept, stored}, secret,
-			unnamed + ": not valid: no signature: set -sig, or put its 64 hex digits into the file's name\n" +
+			unnamed + ": not valid: no signature: set -sig, " +
+				"or put its 64 hex digits into the file's name\n" +
 				"absent: stat absent: no such file or directory\n" +
 				kept + fix + "the body has a line break added at its end\n" + stored + ": valid\n", 1},
 		{[]string{dir, fifo, os.DevNull, large}, secret,

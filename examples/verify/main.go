@@ -60,7 +60,7 @@ func main() {
 // oneLine escapes control characters, which a file's name may contain.
 func oneLine(s string) string {
 	quote := func(c string) string { return strings.Trim(fmt.Sprintf("%+q", c), `"`) }
-	return regexp.MustCompile(`\pC`).ReplaceAllStringFunc(s, quote)
+	return regexp.MustCompile(`[\pC\p{Zl}\p{Zp}]`).ReplaceAllStringFunc(s, quote)
 }
 
 func verify(file, sig string) string {
@@ -88,7 +88,7 @@ func read(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-var textAround = regexp.MustCompile(`(?s)^[^{]*|[^}]*$`)
+var object = regexp.MustCompile(`(?s)\{\s*[\\&"].*\}`) // with any quotes
 
 // explain returns "valid", what to fix, or the best guess.
 func explain(body []byte, sig string) string {
@@ -105,7 +105,7 @@ func explain(body []byte, sig string) string {
 	for _, start := range []variant{
 		{value: string(body)},
 		// Less exact than other changes, so it is tried after them.
-		{textAround.ReplaceAllString(string(body), ""), []string{"the body has other text around it"}},
+		{object.FindString(string(body)), []string{"the body has other text around it"}},
 	} {
 		found := match(sigs, secrets, search("the body", start, bodyChanges))
 		if strings.Contains(strings.Join(found, ""), rewritten) { // do not undo that in a receiver
@@ -150,10 +150,10 @@ func guess(body, sig string, sigs []variant) string {
 	case sig == "":
 		return "no signature: set -sig, or put its 64 hex digits into the file's name"
 	case !slices.ContainsFunc(sigs, func(v variant) bool { return isSig(v.value) }):
-		return fmt.Sprintf("the signature has %d characters, but no 64 hex digits in any form", len(sig))
+		return fmt.Sprintf("the signature has %d characters, not 64 hex digits", len(sig))
 	case isVariable(os.Getenv("GUURU_SECRET")):
 		return "GUURU_SECRET looks like a variable that was not expanded"
-	case body == "":
+	case strings.TrimSpace(body) == "":
 		return "the body is empty: something consumed it"
 	case strings.Contains(body, "\ufffd"):
 		return "the body has U+FFFD, where decoding it as text lost bytes"
@@ -207,15 +207,17 @@ var signatureChanges = []change{
 	{"is in upper case", strings.ToLower},
 	{"is Base64", func(s string) string { return toHex(unbase64(s)) }},
 	{"is Base64 of its digits", unbase64},
-	{"has a prefix, quotes, or spaces around it", replace(`^[^,;]*?(\w[\w+/]{42,}=*)[^\w,;]*$`, "$1")},
-	{"is one of several, joined by a comma", replace(`^[^,;]*[,;]`, "")},
-	{"is one of several, joined by a comma", replace(`[,;][^,;]*$`, "")},
+	{"has a prefix, quotes, or spaces around it",
+		replace(`^[^,;]*?(?:0x)?(\w[\w+/]{42,}=*)[^\w,;]*$`, "$1")},
+	{"has dashes, colons, or spaces between its digits", replace(`[-:\s]`, "")},
+	{"is one of several, joined by a comma", replace(`\s*[,;].*`, "")},
+	{"is one of several, joined by a comma", replace(`^[^,;]*[,;]\s*`, "")},
 }
 
 const quotes = "[\"'`“”„‘’‚«»‹›]+"
 
 var secretChanges = []change{
-	{"ends with a line break", trimLineBreaks},
+	{"ends with a line break", replace(`[\r\n]+$`, "")},
 	{"has spaces around it", strings.TrimSpace},
 	{"has invisible characters around it", replace(`^\p{Cf}+|\p{Cf}+$`, "")},
 	{"has quotes around it", replace("^"+quotes+"|"+quotes+"$", "")},
@@ -235,9 +237,15 @@ const rewritten = "was rewritten " // as JSON
 
 var bodyChanges = []change{
 	{"begins with a byte order mark", replace("^\ufeff", "")},
-	{"has a line break added at its end", trimLineBreaks},
+	{"has a line break added at its end", replace(`[\r\n]+$`, "")},
 	{"lost the line break at its end", replace(`\z`, "\n")},
 	{"has CRLF in place of LF", replace("\r\n", "\n")},
+	{rewritten + "with spaces or line breaks outside strings", compact},
+	{rewritten + "with escapes that JSON does not need", unescape},
+	{rewritten + "with its fields in another order", restoreOrder(documented)},
+	{rewritten + "with its fields in another order", restoreOrder(ofPayload)},
+	{rewritten + "with null in place of empty strings", replace(`:null\b`, `:""`)},
+	{rewritten + "without its empty email", replace(`"name":"(?:[^"\\]|\\.)*"`, `$0,"email":""`)},
 	{"is Base64", unbase64},
 	{"is gzip", gunzip},
 	{"is in hex", unhex},
@@ -252,11 +260,6 @@ var bodyChanges = []change{
 	{"is UTF-8 that was read as Latin-1 or Windows-1252", toWindows1252.Replace},
 	{"is in Latin-1 or Windows-1252", fromWindows1252.Replace},
 	{"is in UTF-16", decodeUTF16},
-	{rewritten + "with spaces or line breaks outside strings", compact},
-	{rewritten + "with escapes that JSON does not need", unescape},
-	{rewritten + "with its fields in another order", restoreOrder},
-	{rewritten + "with null in place of empty strings", replace(`:null\b`, `:""`)},
-	{rewritten + "without its empty email", replace(`"name":"(?:[^"\\]|\\.)*"`, `$0,"email":""`)},
 }
 
 func replace(pattern, by string) func(string) string {
@@ -269,9 +272,8 @@ func try[T string | []byte](f func(string) (T, error)) func(string) string {
 	return func(s string) string { v, _ := f(s); return string(v) }
 }
 
-func trimLineBreaks(s string) string { return strings.TrimRight(s, "\r\n") }
-func toBase64(s string) string       { return base64.StdEncoding.EncodeToString([]byte(s)) }
-func toHex(s string) string          { return hex.EncodeToString([]byte(s)) }
+func toBase64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+func toHex(s string) string    { return hex.EncodeToString([]byte(s)) }
 
 var noSpaces = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "")
 
@@ -309,26 +311,29 @@ func unwrapEvent(s string) string {
 
 var fromWindows1252, toWindows1252 = windows1252()
 
-// windows1252 also takes the control characters that Latin-1 has instead.
+// windows1252 also takes the control characters that Latin-1 has at 0x80 to 0x9f.
 func windows1252() (from, to *strings.Replacer) {
 	var pairs []string
-	for i, r := range []rune("€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ") {
-		pairs = append(pairs, string([]byte{byte(0x80 + i)}), string(r))
-	}
-	for r := rune(0x80); r <= 0xff; r++ {
-		pairs = append(pairs, string([]byte{byte(r)}), string(r))
+	for c := 0x80; c <= 0xff; c++ {
+		b := string([]byte{byte(c)})
+		r := html.UnescapeString(fmt.Sprintf("&#%d;", c)) // HTML takes numbers as Windows-1252
+		pairs = append(pairs, b, r, b, string(rune(c)))
 	}
 	from = strings.NewReplacer(pairs...) // the first of two pairs counts
 	slices.Reverse(pairs)
 	return from, strings.NewReplacer(pairs...)
 }
 
+// decodeUTF16 needs a byte order mark, as PowerShell writes it.
 func decodeUTF16(s string) string {
-	if !strings.HasPrefix(s, "\xff\xfe") { // PowerShell's byte order mark
+	var order binary.ByteOrder = binary.LittleEndian
+	if strings.HasPrefix(s, "\xfe\xff") {
+		order = binary.BigEndian
+	} else if !strings.HasPrefix(s, "\xff\xfe") {
 		return ""
 	}
 	units := make([]uint16, len(s)/2-1)
-	binary.Decode([]byte(s[2:]), binary.LittleEndian, units)
+	binary.Decode([]byte(s[2:]), order, units)
 	return string(utf16.Decode(units))
 }
 
@@ -344,6 +349,9 @@ var escape = regexp.MustCompile(`\\(u[dD][89abAB]..\\u[dD]...|u....|.)`)
 func unescape(s string) string {
 	return escape.ReplaceAllStringFunc(s, func(e string) (c string) {
 		json.Unmarshal([]byte(`"`+e+`"`), &c)
+		if c == "" { // not JSON
+			return e
+		}
 		if c < " " || c == `"` || c == `\` {
 			quoted, _ := json.Marshal(c)
 			c = string(quoted[1 : len(quoted)-1])
@@ -352,24 +360,30 @@ func unescape(s string) string {
 	})
 }
 
-// The documented fields, in their order.
-var names = strings.Fields(`id user name email locale isLead isUser question status language
-	transcriptURL rating category createdAt acceptedAt closedAt ratedAt`)
+// The order of the fields in the documentation, and in hmacverify.Payload.
+const (
+	documented = "id user name email isLead isUser locale " + ofChat
+	ofPayload  = "id user name email locale isLead isUser " + ofChat
+	ofChat     = `question status language transcriptURL rating category
+		createdAt acceptedAt closedAt ratedAt`
+)
 
-// restoreOrder only moves fields. If one is unknown or doubled, it returns "".
-func restoreOrder(object string) string {
-	var values map[string]json.RawMessage
-	if strings.Count(object, ":") > 1000 || json.Unmarshal([]byte(object), &values) != nil {
-		return "" // many fields would take much memory
-	}
-	var fields []string
-	for _, name := range names {
-		if value := string(values[name]); value != "" {
-			fields = append(fields, `"`+name+`":`+cmp.Or(restoreOrder(value), value))
+// restoreOrder only moves fields: if one is unknown or doubled, it returns "".
+func restoreOrder(names string) func(string) string {
+	return func(object string) string {
+		var values map[string]json.RawMessage
+		if strings.Count(object, ":") > 1000 || json.Unmarshal([]byte(object), &values) != nil {
+			return "" // many fields would take much memory
 		}
+		var fields []string
+		for _, name := range strings.Fields(names) {
+			if value := string(values[name]); value != "" {
+				fields = append(fields, `"`+name+`":`+cmp.Or(restoreOrder(names)(value), value))
+			}
+		}
+		if ordered := "{" + strings.Join(fields, ",") + "}"; len(ordered) == len(object) {
+			return ordered
+		}
+		return ""
 	}
-	if ordered := "{" + strings.Join(fields, ",") + "}"; len(ordered) == len(object) {
-		return ordered
-	}
-	return ""
 }
