@@ -88,8 +88,6 @@ func read(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-var object = regexp.MustCompile(`(?s)\{\s*[\\&"].*\}`) // with any quotes
-
 // explain returns "valid", what to fix, or the best guess.
 func explain(body []byte, sig string) string {
 	secret, previous := os.Getenv("GUURU_SECRET"), os.Getenv("GUURU_SECRET_PREVIOUS")
@@ -102,10 +100,10 @@ func explain(body []byte, sig string) string {
 	sigs := search("the signature", variant{value: sig}, signatureChanges)
 	secrets := slices.Concat(search("GUURU_SECRET", variant{value: secret}, secretChanges),
 		search("GUURU_SECRET_PREVIOUS", variant{value: previous}, secretChanges))
+	object := regexp.MustCompile(`(?s)\{\s*[\\&"].*\}`).Find(body) // with any quotes
 	for _, start := range []variant{
 		{value: string(body)},
-		// Less exact than other changes, so it is tried after them.
-		{object.FindString(string(body)), []string{"the body has other text around it"}},
+		{string(object), []string{"the body has other text around it"}}, // the least exact change
 	} {
 		found := match(sigs, secrets, search("the body", start, bodyChanges))
 		if strings.Contains(strings.Join(found, ""), rewritten) { // do not undo that in a receiver
@@ -214,13 +212,11 @@ var signatureChanges = []change{
 	{"is one of several, joined by a comma", replace(`^[^,;]*[,;]\s*`, "")},
 }
 
-const quotes = "[\"'`“”„‘’‚«»‹›]+"
-
 var secretChanges = []change{
 	{"ends with a line break", replace(`[\r\n]+$`, "")},
 	{"has spaces around it", strings.TrimSpace},
 	{"has invisible characters around it", replace(`^\p{Cf}+|\p{Cf}+$`, "")},
-	{"has quotes around it", replace("^"+quotes+"|"+quotes+"$", "")},
+	{"has quotes around it", func(s string) string { return strings.Trim(s, "\"'`“”„‘’‚«»‹›") }},
 	{"has a comment after it", replace(`(?s)\s+#.*`, "")},
 	{"begins with a variable's name", replace(`^\s*(export\s+|set\s+|\$env:)?\w+\s*[=:]\s*`, "")},
 	{"has $$ in place of $", replace(`\$\$`, "$$")},
@@ -242,8 +238,8 @@ var bodyChanges = []change{
 	{"has CRLF in place of LF", replace("\r\n", "\n")},
 	{rewritten + "with spaces or line breaks outside strings", compact},
 	{rewritten + "with escapes that JSON does not need", unescape},
-	{rewritten + "with its fields in another order", restoreOrder(documented)},
-	{rewritten + "with its fields in another order", restoreOrder(ofPayload)},
+	{rewritten + "with its fields in another order", restoreOrder("isLead isUser locale")},
+	{rewritten + "with its fields in another order", restoreOrder("locale isLead isUser")},
 	{rewritten + "with null in place of empty strings", replace(`:null\b`, `:""`)},
 	{rewritten + "without its empty email", replace(`"name":"(?:[^"\\]|\\.)*"`, `$0,"email":""`)},
 	{"is Base64", unbase64},
@@ -326,14 +322,13 @@ func windows1252() (from, to *strings.Replacer) {
 
 // decodeUTF16 needs a byte order mark, as PowerShell writes it.
 func decodeUTF16(s string) string {
-	var order binary.ByteOrder = binary.LittleEndian
-	if strings.HasPrefix(s, "\xfe\xff") {
-		order = binary.BigEndian
-	} else if !strings.HasPrefix(s, "\xff\xfe") {
+	order := map[string]binary.ByteOrder{"\xff\xfe": binary.LittleEndian, "\xfe\xff": binary.BigEndian}
+	bom := s[:min(2, len(s))]
+	if order[bom] == nil {
 		return ""
 	}
 	units := make([]uint16, len(s)/2-1)
-	binary.Decode([]byte(s[2:]), order, units)
+	binary.Decode([]byte(s[2:]), order[bom], units)
 	return string(utf16.Decode(units))
 }
 
@@ -343,15 +338,12 @@ func compact(s string) string {
 	return b.String()
 }
 
-var escape = regexp.MustCompile(`\\(u[dD][89abAB]..\\u[dD]...|u....|.)`)
+var escape = regexp.MustCompile(`\\(u[dD][89abAB]..\\u[dD]...|u....|["\\/bfnrt])`)
 
 // unescape leaves the escapes that JSON needs, in their shortest form.
 func unescape(s string) string {
 	return escape.ReplaceAllStringFunc(s, func(e string) (c string) {
 		json.Unmarshal([]byte(`"`+e+`"`), &c)
-		if c == "" { // not JSON
-			return e
-		}
 		if c < " " || c == `"` || c == `\` {
 			quoted, _ := json.Marshal(c)
 			c = string(quoted[1 : len(quoted)-1])
@@ -360,25 +352,20 @@ func unescape(s string) string {
 	})
 }
 
-// The order of the fields in the documentation, and in hmacverify.Payload.
-const (
-	documented = "id user name email isLead isUser locale " + ofChat
-	ofPayload  = "id user name email locale isLead isUser " + ofChat
-	ofChat     = `question status language transcriptURL rating category
-		createdAt acceptedAt closedAt ratedAt`
-)
-
 // restoreOrder only moves fields: if one is unknown or doubled, it returns "".
-func restoreOrder(names string) func(string) string {
+func restoreOrder(endOfUser string) func(string) string {
+	names := strings.Fields("id user name email " + endOfUser + ` question status language
+		transcriptURL rating category createdAt acceptedAt closedAt ratedAt`)
 	return func(object string) string {
 		var values map[string]json.RawMessage
 		if strings.Count(object, ":") > 1000 || json.Unmarshal([]byte(object), &values) != nil {
 			return "" // many fields would take much memory
 		}
 		var fields []string
-		for _, name := range strings.Fields(names) {
+		for _, name := range names {
 			if value := string(values[name]); value != "" {
-				fields = append(fields, `"`+name+`":`+cmp.Or(restoreOrder(names)(value), value))
+				value = cmp.Or(restoreOrder(endOfUser)(value), value)
+				fields = append(fields, `"`+name+`":`+value)
 			}
 		}
 		if ordered := "{" + strings.Join(fields, ",") + "}"; len(ordered) == len(object) {
