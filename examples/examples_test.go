@@ -238,19 +238,19 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	const (
 		url   = "-upstream is not a URL like http://localhost:9000/guuru"
-		empty = "GUURU_SECRET: hmacverify: empty secret"
+		names = "GUURU_SECRET, GUURU_SECRET_PREVIOUS: hmacverify: "
+		empty = names + "empty secret"
 	)
 	dir := filepath.Join(t.TempDir(), "deliveries")
 	for _, tc := range []struct{ env, command, want string }{
 		{"GUURU_SECRET=", "receiver", empty},
 		{"GUURU_SECRET_PREVIOUS=secr3t", "inbox -dir " + dir, empty},
-		{"GUURU_SECRET=secr3t\n", "receiver", "GUURU_SECRET: hmacverify: secret 1 of 1 contains a"},
-		{secret + ",GUURU_SECRET_PREVIOUS=\nold", "receiver",
-			"GUURU_SECRET_PREVIOUS: hmacverify: secret 2 of 2 contains a line break"},
+		{"GUURU_SECRET=secr3t\n", "receiver", names + "secret 1 of 1 contains a line break"},
+		{secret + ",GUURU_SECRET_PREVIOUS=\nold", "receiver", names + "secret 2 of 2 contains a"},
 		{secret, "inbox -dir " + dir + " left", `unexpected argument "left"`},
 		{secret, "receiver -addr :" + port, "address already in use"},
 		{secret + ",PORT=" + port, "receiver", "listen tcp :" + port + ": bind: "},
-		{"GUURU_SECRET=", "send " + os.DevNull, empty},
+		{"GUURU_SECRET=", "send " + os.DevNull, "GUURU_SECRET: hmacverify: empty secret"},
 		{secret, "send", "no file to send"},
 		{"GUURU_SECRET=", "verify " + os.DevNull, "no GUURU_SECRET, or no file: verify ["},
 		{secret, "verify", "no GUURU_SECRET, or no file: verify [-sig SIGNATURE] FILE..."},
@@ -280,7 +280,7 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 // postgres included. So other tests of that run only one of them.
 func TestServersAgree(t *testing.T) {
 	t.Parallel()
-	common := regexp.MustCompile(`(?s)addr :=.*?\n|flag\.P.*?\t}\n|name, secret.*?err\)\n|// serve .*`)
+	common := regexp.MustCompile(`(?s)addr :=.*?\n|flag\.P.*?\t}\n|secrets :=.*?err\)\n|// serve .*`)
 	var want string
 	for name, limit := range map[string]string{
 		"receiver": "15 * time.Second", "gateway": "45 * time.Second",

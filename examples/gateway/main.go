@@ -44,16 +44,15 @@ func main() {
 	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
 		log.Fatal("-upstream is not a URL like http://localhost:9000/guuru, without a password")
 	}
-	name, secret := "GUURU_SECRET", os.Getenv("GUURU_SECRET")
-	rc, err := hmacverify.New(secret)
-	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); err == nil && previous != "" {
-		name = "GUURU_SECRET_PREVIOUS"
-		rc, err = hmacverify.New(secret, previous)
+	secrets := []string{os.Getenv("GUURU_SECRET")}
+	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
+		secrets = append(secrets, previous)
 	}
+	rc, err := hmacverify.New(secrets...)
 	if err != nil {
-		log.Fatalf("%s: %v", name, err)
+		log.Fatalf("GUURU_SECRET, GUURU_SECRET_PREVIOUS: %v", err)
 	}
-	g := gateway{secret, *upstream}
+	g := gateway{secrets[0], *upstream}
 	if err := serve(*addr, rc.Handler(http.HandlerFunc(g.deliver))); err != nil {
 		log.Fatal(err)
 	}

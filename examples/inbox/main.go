@@ -40,14 +40,13 @@ func main() {
 	if flag.NArg() > 0 {
 		log.Fatalf("unexpected argument %q", flag.Arg(0))
 	}
-	name, secret := "GUURU_SECRET", os.Getenv("GUURU_SECRET")
-	rc, err := hmacverify.New(secret)
-	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); err == nil && previous != "" {
-		name = "GUURU_SECRET_PREVIOUS"
-		rc, err = hmacverify.New(secret, previous)
+	secrets := []string{os.Getenv("GUURU_SECRET")}
+	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
+		secrets = append(secrets, previous)
 	}
+	rc, err := hmacverify.New(secrets...)
 	if err != nil {
-		log.Fatalf("%s: %v", name, err)
+		log.Fatalf("GUURU_SECRET, GUURU_SECRET_PREVIOUS: %v", err)
 	}
 	in := inbox{*dir}
 	if err := in.prepare(); err != nil {
