@@ -3,7 +3,7 @@ package examples_test
 
 import (
 	"bufio"
-	"cmp"
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
@@ -249,7 +250,8 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 		{secret + ",GUURU_SECRET_PREVIOUS=\nold", "receiver", names + "secret 2 of 2 contains a"},
 		{secret, "inbox -dir " + dir + " left", `unexpected argument "left"`},
 		{secret, "receiver -addr :" + port, "address already in use"},
-		{secret + ",PORT=" + port, "receiver", "listen tcp :" + port + ": bind: "},
+		{secret + ",PORT=" + port, "receiver", "-addr or PORT: listen tcp :" + port + ": bind: "},
+		{secret + ",PORT=:8000", "receiver", "PORT: listen tcp: address ::8000: too many colons"},
 		{"GUURU_SECRET=", "send " + os.DevNull, "GUURU_SECRET: hmacverify: empty secret"},
 		{secret, "send", "no file to send"},
 		{"GUURU_SECRET=", "verify " + os.DevNull, "no GUURU_SECRET, or no file: verify ["},
@@ -276,26 +278,47 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 	check(t, "no directory without an inbox", os.IsNotExist(err), true)
 }
 
+// lines returns the lines of a function that all servers share, without their
+// indentation and gofmt's alignment.
+func lines(server, function string) (shared []string) {
+	text, _ := os.ReadFile(filepath.Join(server, "main.go"))
+	_, text, _ = bytes.Cut(text, []byte("\nfunc "+function+"("))
+	text, _, _ = bytes.Cut(text, []byte("\n}\n"))
+	for line := range strings.Lines(string(text)) {
+		line = strings.Join(strings.Fields(line), " ")
+		if !strings.HasPrefix(line, "WriteTimeout: ") && !strings.HasPrefix(line, "serve(") {
+			shared = append(shared, line)
+		}
+	}
+	return shared
+}
+
+// firstMissing returns the first of lines that is not in text, in this order.
+func firstMissing(lines, text []string) string {
+	for _, line := range text {
+		if len(lines) > 0 && line == lines[0] {
+			lines = lines[1:]
+		}
+	}
+	return strings.Join(lines[:min(1, len(lines))], "")
+}
+
 // The servers parse flags, read their secrets, listen, and stop in one way,
 // postgres included. So other tests of that run only one of them.
 func TestServersAgree(t *testing.T) {
 	t.Parallel()
-	common := regexp.MustCompile(`(?s)addr :=.*?\n|flag\.P.*?\t}\n|secrets :=.*?err\)\n|// serve .*`)
-	var want string
-	for name, limit := range map[string]string{
+	main, serve := lines("receiver", "main"), lines("receiver", "serve")
+	check(t, "lines that all servers share", len(main)+len(serve) > 35, true)
+	for server, limit := range map[string]string{
 		"receiver": "15 * time.Second", "gateway": "45 * time.Second",
 		"inbox": "time.Minute", "postgres": "limit + 15*time.Second",
 	} {
-		text, _ := os.ReadFile(filepath.Join(name, "main.go"))
-		got := strings.Join(common.FindAllString(string(text), -1), "")
-		// gofmt aligns comments.
-		vary := regexp.MustCompile(`WriteTimeout: ` + regexp.QuoteMeta(limit) + `,\s+//.*| +(//)`)
-		got = vary.ReplaceAllString(got, " $1")
-		want = cmp.Or(want, got)
-		if got != want || strings.Contains(got, "WriteTimeout") || strings.Count(got, "\n") < 35 {
-			t.Errorf("%s: got\n%s\nwant a WriteTimeout of %s, and what another server has\n%s",
-				name, got, limit, want)
-		}
+		text, _ := os.ReadFile(filepath.Join(server, "main.go"))
+		check(t, server+": a WriteTimeout of "+limit,
+			strings.Contains(string(text), "WriteTimeout: "+limit+", "), true)
+		check(t, server+": main lacks", firstMissing(main, lines(server, "main")), "")
+		check(t, server+": serve lacks", firstMissing(serve, lines(server, "serve")), "")
+		check(t, server+": only its serve has", firstMissing(lines(server, "serve"), serve), "")
 	}
 }
 
@@ -364,6 +387,28 @@ func TestShutdown(t *testing.T) {
 		check(t, signal.String(), patient.ProcessState.String(), "exit status 0")
 		check(t, signal.String()+" twice", impatient.ProcessState.String(), "signal: "+signal.String())
 	}
+}
+
+// A closed terminal sends SIGHUP, maybe twice: a program finishes the request in
+// progress. Under nohup, it goes on.
+func TestHangup(t *testing.T) {
+	t.Parallel()
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("the tests run under nohup")
+	}
+	p := start(t, secret, "receiver")
+	nohup := start(t, secret, "sh", "-c", `trap "" HUP && exec receiver "$@"`, "sh")
+	conn := begin(t, p)
+	p.Process.Signal(syscall.SIGHUP)
+	nohup.Process.Signal(syscall.SIGHUP)
+	p.waitForLog(t, "shutting down")
+	p.Process.Signal(syscall.SIGHUP)
+	time.Sleep(100 * time.Millisecond) // for a signal that ends them to do so
+	io.WriteString(conn, "{}")
+	check(t, "in progress", read(conn), "200 Success!")
+	p.Wait()
+	check(t, "twice", p.ProcessState.String(), "exit status 0")
+	check(t, "under nohup", post(nohup, "chat-rated", rated, sign(rated)), "200 Success!")
 }
 
 // A server waits 10 seconds for a body, and longer for the next request: a limit

@@ -53,9 +53,7 @@ func main() {
 		log.Fatalf("GUURU_SECRET, GUURU_SECRET_PREVIOUS: %v", err)
 	}
 	g := gateway{secrets[0], *upstream}
-	if err := serve(*addr, rc.Handler(http.HandlerFunc(g.deliver))); err != nil {
-		log.Fatal(err)
-	}
+	serve(*addr, rc.Handler(http.HandlerFunc(g.deliver)))
 }
 
 type gateway struct{ secret, upstream string }
@@ -116,13 +114,16 @@ func (g gateway) post(r *http.Request, body []byte) (*http.Response, []byte, err
 	return resp, text, err
 }
 
-// serve returns after SIGINT or SIGTERM, once all requests have a response.
-func serve(addr string, handler http.Handler) error {
+// serve returns after a signal, once all requests have a response.
+func serve(addr string, handler http.Handler) {
 	signal.Ignore(syscall.SIGPIPE) // if the log's reader is gone, go on without it
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
+		ctx, _ = signal.NotifyContext(ctx, syscall.SIGHUP) // a closed terminal may send two
+	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return err
+		log.Fatalf("-addr or PORT: %v", err)
 	}
 	server := &http.Server{
 		Handler:      handler,
@@ -130,15 +131,14 @@ func serve(addr string, handler http.Handler) error {
 		WriteTimeout: 45 * time.Second, // 10 for the body, 30 for the backend, 5 to respond
 		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10 minutes
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() {
+		if err := server.Serve(listener); err != http.ErrServerClosed {
+			log.Fatal(err)
+		}
+	}()
 	slog.Info("listening", "addr", listener.Addr().String())
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-		stop() // a second signal ends the program at once
-	}
+	<-ctx.Done()
+	stop() // a second signal ends the program at once
 	slog.Info("shutting down")
-	return server.Shutdown(context.Background())
+	server.Shutdown(context.Background())
 }

@@ -52,9 +52,7 @@ func main() {
 	if err := in.prepare(); err != nil {
 		log.Fatal(err)
 	}
-	if err := serve(*addr, rc.Handler(http.HandlerFunc(in.deliver))); err != nil {
-		log.Fatal(err)
-	}
+	serve(*addr, rc.Handler(http.HandlerFunc(in.deliver)))
 }
 
 type inbox struct{ dir string }
@@ -136,13 +134,16 @@ func (in inbox) prepare() error {
 	return nil
 }
 
-// serve returns after SIGINT or SIGTERM, once all requests have a response.
-func serve(addr string, handler http.Handler) error {
+// serve returns after a signal, once all requests have a response.
+func serve(addr string, handler http.Handler) {
 	signal.Ignore(syscall.SIGPIPE) // if the log's reader is gone, go on without it
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
+		ctx, _ = signal.NotifyContext(ctx, syscall.SIGHUP) // a closed terminal may send two
+	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return err
+		log.Fatalf("-addr or PORT: %v", err)
 	}
 	server := &http.Server{
 		Handler:      handler,
@@ -150,15 +151,14 @@ func serve(addr string, handler http.Handler) error {
 		WriteTimeout: time.Minute,      // the disk may be slow
 		IdleTimeout:  11 * time.Minute, // proxies reuse connections for up to 10 minutes
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() {
+		if err := server.Serve(listener); err != http.ErrServerClosed {
+			log.Fatal(err)
+		}
+	}()
 	slog.Info("listening", "addr", listener.Addr().String())
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-		stop() // a second signal ends the program at once
-	}
+	<-ctx.Done()
+	stop() // a second signal ends the program at once
 	slog.Info("shutting down")
-	return server.Shutdown(context.Background())
+	server.Shutdown(context.Background())
 }

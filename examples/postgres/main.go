@@ -55,9 +55,7 @@ func main() {
 		text := err.Error() // a line for each address and attempt; the last one counts
 		log.Fatalf("DATABASE_URL: %s", strings.TrimSpace(text[strings.LastIndex(text, "\n")+1:]))
 	}
-	if err := serve(*addr, rc.Handler(http.HandlerFunc(store{pool}.deliver))); err != nil {
-		log.Fatal(err)
-	}
+	serve(*addr, rc.Handler(http.HandlerFunc(store{pool}.deliver)))
 	// The pool stays open: closing it could wait for a database that hangs.
 }
 
@@ -136,13 +134,16 @@ func open(text string) (*pgxpool.Pool, error) {
 	return pool, pool.SendBatch(ctx, &trial).Close()
 }
 
-// serve returns after SIGINT or SIGTERM, once all requests have a response.
-func serve(addr string, handler http.Handler) error {
+// serve returns after a signal, once all requests have a response.
+func serve(addr string, handler http.Handler) {
 	signal.Ignore(syscall.SIGPIPE) // if the log's reader is gone, go on without it
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
+		ctx, _ = signal.NotifyContext(ctx, syscall.SIGHUP) // a closed terminal may send two
+	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return err
+		log.Fatalf("-addr or PORT: %v", err)
 	}
 	server := &http.Server{
 		Handler:      handler,
@@ -150,15 +151,14 @@ func serve(addr string, handler http.Handler) error {
 		WriteTimeout: limit + 15*time.Second, // 10 for the body, 5 to respond
 		IdleTimeout:  11 * time.Minute,       // proxies reuse connections for up to 10 minutes
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() {
+		if err := server.Serve(listener); err != http.ErrServerClosed {
+			log.Fatal(err)
+		}
+	}()
 	slog.Info("listening", "addr", listener.Addr().String())
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-		stop() // a second signal ends the program at once
-	}
+	<-ctx.Done()
+	stop() // a second signal ends the program at once
 	slog.Info("shutting down")
-	return server.Shutdown(context.Background())
+	server.Shutdown(context.Background())
 }
