@@ -1,4 +1,7 @@
-// Package examples_test runs the example programs as processes.
+// Package examples_test runs the example programs as processes. It builds them
+// from copies in another module, since receiver is meant to be copied. The tests
+// of postgres are in the module of postgres, so that its driver never becomes a
+// requirement of the package.
 package examples_test
 
 import (
@@ -54,9 +57,8 @@ func underRace() bool {
 	return strings.Contains(fmt.Sprint(info), "-race=true")
 }
 
-// build builds the programs once, from copies of their main.go in another module,
-// and puts them first in PATH. go test's cache tracks only files that a test
-// opens, so TestMain must not call it.
+// build builds the programs once and puts them first in PATH. go test's cache
+// tracks only files that a test opens, so TestMain must not call it.
 var build = sync.OnceValue(func() (err error) {
 	if dir, err = os.MkdirTemp("", "hmacverify-"); err != nil {
 		return err
@@ -261,6 +263,7 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 		{secret, "gateway -upstream ftp://localhost", url},
 		{secret, "gateway -upstream http://[", url},
 		{secret, "gateway -upstream http://user:hidden@localhost", url},
+		{secret, "gateway -upstream http://localhost:99999", url + ": address 99999: invalid port"},
 		{secret, "inbox -dir=", "no such file"},
 		{secret, "inbox -dir " + dir + "/inbox", "no such file"},
 		{secret, "inbox -dir " + os.DevNull, "not a directory"},
@@ -428,6 +431,28 @@ func TestReadAndIdleTimeout(t *testing.T) {
 	check(t, "without a body", read(stalled), "400 Invalid request, unreadable body")
 	io.WriteString(idle, request)
 	check(t, "on an idle connection", read(idle), "200 Success!")
+}
+
+// What is not signed can be long: it passes, and the log has the beginning.
+func TestLongHeaders(t *testing.T) {
+	t.Parallel()
+	back := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, len(r.Header.Get("X-Guuru-Event"))+len(r.Header.Get("Idempotency-Key")))
+	}))
+	defer back.Close()
+	request, _ := delivery("{}")
+	long := strings.Repeat("x", 500_000)
+	request = strings.Replace(request, "\r\n",
+		"\r\nX-Guuru-Event: "+long+"\r\nIdempotency-Key: "+long+"\r\n", 1)
+	for _, tc := range []struct{ command, want, log string }{
+		{"receiver", "200 Success!", "event=x{100}\n"},
+		{"gateway -upstream " + back.URL, "200 1000000", "id=unknown-[0-9a-f]+ status=200\n"},
+	} {
+		args := strings.Fields(tc.command)
+		p := start(t, secret, args[0], args[1:]...)
+		check(t, tc.command, read(write(t, p.addr, request)), tc.want)
+		waitFor(t, p.log, tc.log)
+	}
 }
 
 // A server goes on when nothing reads its log any more. Its headers may be long.

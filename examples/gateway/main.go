@@ -6,15 +6,14 @@
 // Nothing else may reach the backend: have it listen on localhost. It receives
 // the body and the headers Content-Type, Idempotency-Key, and X-Guuru-*, which
 // are not signed. If it does not respond, Guuru gets 502. To rotate the secret,
-// set GUURU_SECRET_PREVIOUS to the old one. A container needs a grace period of
-// 45 seconds.
+// set GUURU_SECRET_PREVIOUS to the old one. On SIGTERM it finishes requests in
+// progress: give a container 45 seconds to stop.
 package main
 
 import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -44,6 +43,9 @@ func main() {
 	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
 		log.Fatal("-upstream is not a URL like http://localhost:9000/guuru, without a password")
 	}
+	if _, err := net.LookupPort("tcp", u.Port()); err != nil {
+		log.Fatalf("-upstream is not a URL like http://localhost:9000/guuru: %v", err)
+	}
 	secrets := []string{os.Getenv("GUURU_SECRET")}
 	if previous := os.Getenv("GUURU_SECRET_PREVIOUS"); previous != "" {
 		secrets = append(secrets, previous)
@@ -52,9 +54,10 @@ func main() {
 	if err != nil {
 		log.Fatalf("GUURU_SECRET, GUURU_SECRET_PREVIOUS: %v", err)
 	}
-	g := gateway{secrets[0], *upstream}
-	serve(*addr, rc.Handler(http.HandlerFunc(g.deliver)))
+	serve(*addr, rc.Handler(http.HandlerFunc(gateway{secrets[0], *upstream}.deliver)))
 }
+
+const maxResponseBytes = 1 << 20
 
 type gateway struct{ secret, upstream string }
 
@@ -66,51 +69,49 @@ func (g gateway) deliver(w http.ResponseWriter, r *http.Request) {
 	if hmacverify.Verify(g.secret, body, sig) != nil {
 		logger = logger.With("note", "signed with the previous secret")
 	}
-	resp, text, err := g.post(r, body)
-	switch {
-	case err != nil || len(text) > hmacverify.DefaultMaxBodyBytes:
+	resp, text, err := g.post(r, body) // even if the sender disconnects
+	if err != nil || len(text) > maxResponseBytes {
 		logger.Error("no usable response", "status", 502, "bytes", len(text), "err", err)
-		resp, text = &http.Response{StatusCode: http.StatusBadGateway}, nil
-	case resp.StatusCode > 299:
-		logger.Warn("backend responded", "status", resp.StatusCode)
-	default:
-		logger.Info("backend responded", "status", resp.StatusCode)
+		w.WriteHeader(http.StatusBadGateway)
+		return
 	}
+	level := slog.LevelInfo
+	if resp.StatusCode > 299 {
+		level = slog.LevelWarn
+	}
+	logger.Log(r.Context(), level, "backend responded", "status", resp.StatusCode)
 	w.Header()["Content-Type"] = resp.Header["Content-Type"] // nil: do not guess one
 	w.WriteHeader(resp.StatusCode)
 	w.Write(text)
 }
 
-// PHP would read the lookalike X-Guuru-Hmac.Sha256 as the signature header.
+// passes matches the names of the headers that the backend receives. No lookalike
+// may pass: PHP would read X-Guuru-Hmac.Sha256 as the signature header.
 var passes = regexp.MustCompile(`^(Content-Type|Idempotency-Key|X-Guuru-[A-Za-z0-9-]+)$`)
 
-// client sends each delivery once, on a new connection. If the backend closed a
-// reused one just then, net/http would fail or send several copies.
-var client = &http.Client{
-	Timeout: 30 * time.Second, // includes reading the response
-	Transport: &http.Transport{ // without Proxy; compression would add Accept-Encoding
-		DisableKeepAlives: true, DisableCompression: true, TLSHandshakeTimeout: 10 * time.Second,
-		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-	},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// transport sends each delivery once, on a new connection. If the backend closed
+// a reused one just then, net/http would fail or send several copies.
+var transport = &http.Transport{ // without Proxy; compression would add Accept-Encoding
+	DisableKeepAlives: true, DisableCompression: true, TLSHandshakeTimeout: 10 * time.Second,
+	DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 }
 
 func (g gateway) post(r *http.Request, body []byte) (*http.Response, []byte, error) {
-	ctx := context.WithoutCancel(r.Context()) // the sender may disconnect
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 30*time.Second)
+	defer cancel()
 	out, _ := http.NewRequestWithContext(ctx, "POST", g.upstream, bytes.NewReader(body))
 	out.Header = r.Header.Clone()
 	maps.DeleteFunc(out.Header, func(k string, _ []string) bool { return !passes.MatchString(k) })
-	out.Header.Set("User-Agent", "") // not net/http's
-	resp, err := client.Do(out)
+	out.Header.Set("User-Agent", "")      // not net/http's
+	resp, err := transport.RoundTrip(out) // no redirects, and no URL in errors
 	if err != nil {
-		// An *url.Error shows the URL, whose path or query may hold a token.
-		return nil, nil, errors.Unwrap(err)
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 { // the body of a 101 has no end
 		return nil, nil, fmt.Errorf("unexpected status %d", resp.StatusCode)
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, hmacverify.DefaultMaxBodyBytes+1))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxResponseBytes+1))
 	return resp, text, err
 }
 

@@ -30,7 +30,7 @@ func main() {
 		log.Fatal("no file to send")
 	}
 	secret := os.Getenv("GUURU_SECRET")
-	if _, err := hmacverify.New(secret); err != nil {
+	if _, err := hmacverify.New(secret); err != nil { // only checks the secret
 		log.Fatalf("GUURU_SECRET: %v", err)
 	}
 
