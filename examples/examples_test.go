@@ -446,7 +446,8 @@ func TestLongHeaders(t *testing.T) {
 		"\r\nX-Guuru-Event: "+long+"\r\nIdempotency-Key: "+long+"\r\n", 1)
 	for _, tc := range []struct{ command, want, log string }{
 		{"receiver", "200 Success!", "event=x{100}\n"},
-		{"gateway -upstream " + back.URL, "200 1000000", "id=unknown-[0-9a-f]+ status=200\n"},
+		{"inbox -dir " + t.TempDir(), "200 Success!", "event=x{100} key=x{100}\n"},
+		{"gateway -upstream " + back.URL, "200 1000000", "responded id=unknown-[0-9a-f]+ status=200\n"},
 	} {
 		args := strings.Fields(tc.command)
 		p := start(t, secret, args[0], args[1:]...)

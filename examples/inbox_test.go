@@ -118,9 +118,31 @@ func TestInboxDiskFull(t *testing.T) {
 	p := start(t, secret, "sh", "-c", `ulimit -f 4 && exec inbox "$@"`, "sh", "-dir", dir)
 	wantPost(t, p, dir, "1", "200 Success!", "1")
 	wantPost(t, p, dir, large, notStored, "1")
+	fds, _ := filepath.Glob(fmt.Sprint("/proc/", p.Process.Pid, "/fd/*")) // only on Linux
+	for _, fd := range fds {
+		file, _ := os.Readlink(fd)
+		check(t, "left open: "+file, strings.HasPrefix(file, dir), false)
+	}
 	wantPost(t, p, dir, "2", "200 Success!", "1", "2")
 	wantPost(t, start(t, secret, "inbox", "-dir", dir), dir, large, "200 Success!", "1", "2", large)
 	wantPost(t, p, dir, large, "200 Success!", "1", "2", large) // a duplicate needs no room
+}
+
+// What has the name of a delivery is no duplicate, and the log says why.
+func TestInboxNameTaken(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := start(t, secret, "inbox", "-dir", dir)
+	file := filepath.Join(dir, inboxName("chat-rated", "{}"))
+	for script, want := range map[string]string{
+		`mkfifo "$0"`:     `err="file already exists"`,
+		`ln -s "$0" "$0"`: `too many levels of symbolic links"`, // as any error of reading it
+	} {
+		run(t, "", "", "sh", "-c", script, file)
+		check(t, script, post(p, "chat-rated", "{}", sign("{}")), notStored)
+		p.waitForLog(t, want)
+		os.Remove(file)
+	}
 }
 
 // A failed call gives 500. The same delivery succeeds once the cause is gone.
@@ -149,11 +171,14 @@ func TestInboxCallFails(t *testing.T) {
 		strace.Wait()
 		wantPost(t, p, dir, "{}", "200 Success!", "{}")
 	}
-	// Without hard links, as on FAT, it does not start.
-	const traced = `exec strace -D -f -o /dev/null -e inject=linkat:error=EPERM inbox -dir "$0"`
-	_, errs, status := run(t, "", secret, "sh", "-c", traced, dir)
-	if status != 1 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "hard links") {
-		t.Errorf("without links: got status %d, %q; want 1 and a line about hard links", status, errs)
+	// It does not start without hard links, as on FAT, or if directories cannot sync.
+	for _, inject := range []string{"linkat:error=EPERM", "fsync:error=EINVAL -P " + dir} {
+		script := "exec strace -D -f -o /dev/null -e inject=" + inject + " inbox -dir " + dir
+		_, errs, status := run(t, "", secret, "sh", "-c", script)
+		want := "-dir must take files, hard links, and syncs: "
+		if status != 1 || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, want) {
+			t.Errorf("%s: got status %d, %q; want 1 and a line with %q", inject, status, errs, want)
+		}
 	}
 }
 
@@ -174,6 +199,10 @@ func TestInboxOrder(t *testing.T) {
 	steps := []string{`mkdirat`, `fsync\(\d+<` + filepath.Dir(dir) + `>`,
 		`write` + temporary + `, "{}"`, `fsync` + temporary, `linkat`, syncDir, respond, syncDir, respond}
 	waitFor(t, calls, `(?s)`+strings.Join(steps, `.*`))
+	// The parent of an old directory, too: a crash may have come before its sync.
+	p.kill()
+	start(t, secret, "sh", "-c", traced, calls, "-dir", dir)
+	waitFor(t, calls, `(?s)`+steps[0]+`.* EEXIST .*`+steps[1])
 }
 
 // Two processes on one directory receive the same deliveries and are killed.

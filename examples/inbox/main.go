@@ -6,8 +6,8 @@
 //
 // Once you delete a file, its delivery can be stored again. Several processes
 // can share a directory. For several machines, use examples/postgres. Use ext4,
-// XFS, or Btrfs: on other filesystems, a crash may lose what was stored.
-// A container needs a grace period of a minute.
+// XFS, or Btrfs: on other filesystems, a crash may lose what was stored. On
+// SIGTERM it finishes requests in progress: give a container a minute to stop.
 package main
 
 import (
@@ -26,16 +26,16 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
 	"example.com/hmacverify"
 )
 
+var dir = flag.String("dir", "deliveries", "store deliveries in this `directory`")
+
 func main() {
 	addr := flag.String("addr", ":"+cmp.Or(os.Getenv("PORT"), "8000"), "listen on this `host:port`")
-	dir := flag.String("dir", "deliveries", "store deliveries in this `directory`")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		log.Fatalf("unexpected argument %q", flag.Arg(0))
@@ -48,30 +48,28 @@ func main() {
 	if err != nil {
 		log.Fatalf("GUURU_SECRET, GUURU_SECRET_PREVIOUS: %v", err)
 	}
-	in := inbox{*dir}
-	if err := in.prepare(); err != nil {
-		log.Fatal(err)
+	if err := prepare(); err != nil {
+		log.Fatalf("-dir must take files, hard links, and syncs: %v", err)
 	}
-	serve(*addr, rc.Handler(http.HandlerFunc(in.deliver)))
+	clean()
+	serve(*addr, rc.Handler(http.HandlerFunc(deliver)))
 }
 
-type inbox struct{ dir string }
-
 // deliver receives only requests with a valid signature.
-func (in inbox) deliver(w http.ResponseWriter, r *http.Request) {
+func deliver(w http.ResponseWriter, r *http.Request) {
 	event, sig := r.Header.Get(hmacverify.EventHeader), r.Header.Get(hmacverify.SignatureHeader)
-	file := filepath.Join(in.dir, hmacverify.DeliveryID(event, sig)+".json")
-	logger := slog.With("file", file, "event", event, // neither it nor the key is signed
-		"key", r.Header.Get(hmacverify.IdempotencyKeyHeader))
+	file := filepath.Join(*dir, hmacverify.DeliveryID(event, sig)+".json")
+	logger := slog.With("file", file, "event", fmt.Sprintf("%.100s", event), // not signed, as the key
+		"key", fmt.Sprintf("%.100s", r.Header.Get(hmacverify.IdempotencyKeyHeader)))
 	body, _ := io.ReadAll(r.Body) // from memory, so there is no error
 	result, err := "stored", add(file, body)
 	if errors.Is(err, os.ErrExist) {
-		if text, _ := os.ReadFile(file); string(text) == string(body) {
-			result, err = "duplicate", nil
-		}
+		result, err = "duplicate", compare(file, body)
 	}
-	// Also for a duplicate: what linked it may not have synced yet.
-	if err = cmp.Or(err, syncDir(in.dir)); err != nil {
+	if err == nil { // also for a duplicate: what linked it may not have synced yet
+		err = syncDir(*dir)
+	}
+	if err != nil {
 		logger.Error("not stored", "err", err)
 		http.Error(w, "not stored", http.StatusInternalServerError)
 		return
@@ -91,10 +89,22 @@ func add(file string, body []byte) error {
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(body)
-	if err := cmp.Or(err, f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Link(f.Name(), file)
+}
+
+// compare returns an error unless file holds body.
+func compare(file string, body []byte) error {
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+		return os.ErrExist // reading a FIFO would wait for a writer
+	}
+	text, err := os.ReadFile(file)
+	if err == nil && string(text) != string(body) {
+		return os.ErrExist
+	}
+	return err
 }
 
 // syncDir makes the names in a directory durable, except on Windows.
@@ -106,32 +116,38 @@ func syncDir(name string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	return errors.Join(d.Sync(), d.Close())
 }
 
-// prepare makes the directory, stores in it, and removes what crashes left in it.
-func (in inbox) prepare() error {
-	err := cmp.Or(os.Mkdir(in.dir, 0o700), syncDir(filepath.Join(in.dir, "..")))
-	if err != nil && !errors.Is(err, os.ErrExist) { // the parent of an old one may be unreadable
+// prepare makes the directory, and tries in it what a delivery needs.
+func prepare() error {
+	// The name of an old directory may not be durable yet: always sync the parent.
+	mkdirErr, syncErr := os.Mkdir(*dir, 0o700), syncDir(filepath.Join(*dir, ".."))
+	if err := cmp.Or(mkdirErr, syncErr); err != nil && !errors.Is(err, os.ErrExist) {
+		return err // the parent of an old one may be unreadable
+	}
+	trial := filepath.Join(*dir, fmt.Sprint(".inbox-tmp-", time.Now().UnixNano()))
+	if err := add(trial, nil); err != nil {
 		return err
 	}
-	trial := filepath.Join(in.dir, fmt.Sprint(".inbox-tmp-", time.Now().UnixNano()))
-	d, err := os.Open(in.dir)
-	if err := cmp.Or(err, add(trial, nil), os.Remove(trial)); err != nil {
-		return fmt.Errorf("-dir must take files and hard links: %w", err)
+	return errors.Join(os.Remove(trial), syncDir(*dir))
+}
+
+// clean removes the temporary files that crashes left.
+func clean() {
+	d, err := os.Open(*dir)
+	if err != nil {
+		return
 	}
 	defer d.Close()
-	temporary := regexp.MustCompile(`^\.inbox-tmp-\d+$`).MatchString
-	for names, err := d.Readdirnames(1000); err == nil; names, err = d.Readdirnames(1000) {
-		for _, name := range slices.DeleteFunc(names, func(s string) bool { return !temporary(s) }) {
-			info, err := os.Lstat(filepath.Join(in.dir, name)) // a recent one may be in use
-			if err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > time.Hour {
-				os.Remove(filepath.Join(in.dir, name))
+	temporary := regexp.MustCompile(`^\.inbox-tmp-\d+$`)
+	for e, err := d.ReadDir(1); err == nil; e, err = d.ReadDir(1) { // one by one saves memory
+		if temporary.MatchString(e[0].Name()) && e[0].Type().IsRegular() {
+			if info, err := e[0].Info(); err == nil && time.Since(info.ModTime()) > time.Hour {
+				os.Remove(filepath.Join(*dir, info.Name())) // a recent one may be in use
 			}
 		}
 	}
-	return nil
 }
 
 // serve returns after a signal, once all requests have a response.
