@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -77,7 +78,7 @@ func start(t *testing.T, url string) (cmd *exec.Cmd, addr string, logged chan st
 func newRequest(addr, event, body string) *http.Request {
 	r := must(http.NewRequest("POST", "http://"+addr, strings.NewReader(body)))
 	r.Header.Set(hmacverify.EventHeader, event)
-	r.Header.Set(hmacverify.IdempotencyKeyHeader, "key \xff")
+	r.Header.Set(hmacverify.IdempotencyKeyHeader, "key \xff"+strings.Repeat("x", 10_000))
 	r.Header.Set(hmacverify.SignatureHeader, hmacverify.Sign("secr3t", []byte(body)))
 	return r
 }
@@ -114,11 +115,14 @@ func TestBadConfiguration(t *testing.T) {
 		{"postgres://user:hunter2/@localhost/database", notURL},
 		{"postgres://user:1@hunter2@localhost/database", notURL},
 		{"mysql://user:hunter2@localhost/database?x=y", notURL},
+		{"postgresql+asyncpg://user:hunter2@localhost/database", notURL},
+		{"postgresql+asyncpg://user:hunter2@localhost/database?ssl=true", notURL},
 		{url + "\n", "DATABASE_URL: contains a line break"},
 		{url + "?sslmode=no-verify", "sslmode"},
-		{url + "?sslmode=require&sslrootcert=/absent", "sslrootcert (unable to read"},
-		{url + "?connect_timeout=5s", "DATABASE_URL: invalid connect_timeout"},
+		{url + "?sslmode=require&sslrootcert=/absent", "sslrootcert"},
+		{url + "?connect_timeout=5s", "connect_timeout"},
 		{url, "connection refused"},
+		{url, "DATABASE_URL: connect: "},
 	} {
 		expectLine(t, tc.url, tc.want)
 	}
@@ -127,7 +131,8 @@ func TestBadConfiguration(t *testing.T) {
 	}
 	silent := must(net.Listen("tcp", "127.0.0.1:0"))
 	defer silent.Close()
-	expectLine(t, strings.Replace(url, "127.0.0.1:1", silent.Addr().String(), 1), "deadline exceeded")
+	silentURL := strings.Replace(url, "127.0.0.1:1", silent.Addr().String(), 1)
+	expectLine(t, silentURL, "dial error: timeout: context deadline exceeded")
 }
 
 func freePort() string {
@@ -173,6 +178,8 @@ func TestUnusableTable(t *testing.T) {
 		"cp hba data/pg_hba.conf && pg_ctl reload -D data")
 	db := must(pgx.Connect(ctx, url))
 	const reset = "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE "
+	const trigger = `CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+		CREATE TRIGGER t BEFORE INSERT ON deliveries FOR EACH ROW EXECUTE FUNCTION f()`
 	for _, tc := range []struct{ table, want string }{
 		{"VIEW deliveries AS SELECT '' AS id, '' AS event, '' AS idempotency_key, ''::bytea AS body",
 			"cannot insert into view"},
@@ -180,6 +187,8 @@ func TestUnusableTable(t *testing.T) {
 		{"TABLE deliveries (id text PRIMARY KEY, event text, body bytea)", "idempotency_key"},
 		{"TABLE deliveries (id varchar(80) PRIMARY KEY, event text, idempotency_key text, body bytea)",
 			"varying(80)"},
+		{"TABLE deliveries (id text PRIMARY KEY, event text, idempotency_key text, body bytea); " +
+			trigger, "DATABASE_URL: try an insertion: a trigger or rule swallows rows"},
 	} {
 		must(db.Exec(ctx, reset+tc.table))
 		expectLine(t, url, tc.want)
@@ -187,9 +196,83 @@ func TestUnusableTable(t *testing.T) {
 	must(db.Exec(ctx, reset+"ROLE scram LOGIN PASSWORD 'another'"))
 	wrong := strings.Replace(url, "postgres@", "scram:hunter2@", 1)
 	expectLine(t, wrong, "password authentication failed")
-	start(t, url) // stores nothing
+	_, addr, _ := start(t, url) // stores nothing
 	if n := must(db.Exec(ctx, "SELECT FROM deliveries")).RowsAffected(); n != 0 {
 		t.Errorf("got %d rows after a start, want none", n)
+	}
+	check(t, addr, "chat-rated", "1", "200 Success!")
+	must(db.Exec(ctx, trigger))
+	check(t, addr, "chat-rated", "1", "200 Success!")
+	check(t, addr, "chat-rated", "2", "500 not stored\n")
+	if testing.Short() {
+		t.Skip("the locks that a start waits for: takes 10 seconds")
+	}
+	must(db.Exec(ctx, "DROP FUNCTION f CASCADE; BEGIN; LOCK TABLE deliveries"))
+	var wg sync.WaitGroup
+	wg.Go(func() { expectLine(t, url, "DATABASE_URL: try an insertion: timeout: context deadline") })
+	for range 1000 { // until that one waits for the table
+		if must(db.Exec(ctx, "SELECT FROM pg_locks WHERE NOT granted")).RowsAffected() == 1 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	must(db.Exec(ctx, "SELECT pg_advisory_lock(7480083526)")) // as another instance's start does
+	expectLine(t, url, "DATABASE_URL: create the table: timeout: context deadline exceeded")
+	wg.Wait()
+}
+
+// A firewall forgets the connections in the pool. New ones work.
+func TestSilentConnections(t *testing.T) {
+	t.Parallel()
+	url, _ := newServer(t)
+	server := must(neturl.Parse(url))
+	proxy := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer proxy.Close()
+	var silenced atomic.Int64 // how often
+	pass := func(to, from net.Conn, generation int64) {
+		buf := make([]byte, 1<<16)
+		for {
+			n, err := from.Read(buf)
+			if silenced.Load() != generation {
+				return // without closing either side
+			}
+			to.Write(buf[:n])
+			if err != nil {
+				to.Close()
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			client, err := proxy.Accept()
+			if err != nil {
+				return
+			}
+			conn := must(net.Dial("tcp", server.Host))
+			go pass(conn, client, silenced.Load())
+			go pass(client, conn, silenced.Load())
+		}
+	}()
+	db := must(pgx.Connect(t.Context(), url))
+	const idle = "SELECT FROM pg_stat_activity WHERE state = 'idle'"
+	through := strings.Replace(url, server.Host, proxy.Addr().String(), 1)
+	_, addr, _ := start(t, through+"?pool_min_conns=4&pool_max_conns=4")
+	for begin := time.Now(); must(db.Exec(t.Context(), idle)).RowsAffected() != 4; {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatal("waited in vain for four connections")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	silenced.Add(1)
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for n := range 6 {
+		wg.Go(func() { check(t, addr, "chat-rated", fmt.Sprint(n), "200 Success!") })
+	}
+	wg.Wait()
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("it took %v, want about 1s", took)
 	}
 }
 
@@ -253,7 +336,7 @@ func TestPostgres(t *testing.T) {
 	var rows []string // that must be in the table
 	expect := func(event, body string) {
 		id := hmacverify.DeliveryID(event, hmacverify.Sign("secr3t", []byte(body)))
-		rows = append(rows, fmt.Sprintf("%s, key ?, %x", id, body))
+		rows = append(rows, fmt.Sprintf("%s, key ?%s, %x", id, strings.Repeat("x", 95), body))
 	}
 	send := func(addr, event, body string) {
 		check(t, addr, event, body, "200 Success!")
@@ -303,6 +386,17 @@ func TestPostgres(t *testing.T) {
 		if line := <-logged; !strings.Contains(line, "INFO "+want+" id=") {
 			t.Errorf("delivery %d: got %s, want %s", i, line, want)
 		}
+	}
+
+	// What is not signed is cut, here within a character.
+	send(addr, "x"+strings.Repeat("é", 10_000), `"long"`)
+	want := "x" + strings.Repeat("é", 49) + "?"
+	if got := query(`SELECT event FROM deliveries WHERE body = '"long"'`)[0]; got != want {
+		t.Errorf("got event %s, want %s", got, want)
+	}
+	if line := <-logged; !strings.HasSuffix(line, " event="+want+` key="key ?`+
+		strings.Repeat("x", 95)+`"`) {
+		t.Errorf("got %s, want it cut", line)
 	}
 
 	// The server closes the connections in the pool, stops, and starts.
