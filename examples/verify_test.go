@@ -81,6 +81,7 @@ func TestVerifyExplainsBodies(t *testing.T) {
 		{"a=b&payload=" + url.QueryEscape(chat) + "&c=d", chat, "the body is in a form"},
 		{strconv.Quote(chat), chat, "the body is a JSON string"},
 		{swap(chat, `\`, `\\`, `"`, `\"`), chat, "the body has backslashes before quotes"},
+		{swap(chat, `"`, `\"`), chat, "the body has backslashes before quotes"},
 		{event, chat, "the body is inside a JSON event"},
 		{`{"body":` + chat + `}`, chat, "the body is inside a JSON event"},
 		{"HTTP/1.1 200 OK\r\nA: b\r\n\r\n" + chat, chat, "the body has HTTP headers before it"},
