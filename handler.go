@@ -18,8 +18,7 @@ import (
 	"time"
 )
 
-// Request headers that are not signed: a replay can change them. The signature
-// is in [SignatureHeader].
+// Request headers that are not signed: a replay can change them.
 const (
 	EventHeader          = "X-Guuru-Event"
 	IdempotencyKeyHeader = "Idempotency-Key"
@@ -181,8 +180,8 @@ func (rc *Receiver) Handler(next http.Handler) http.Handler {
 		panic("hmacverify: nil handler")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Even a rejected request gets a value in its context. It hides the
-		// payload of a Receiver in front from ErrorHandler.
+		// Set before the checks, so that ErrorHandler finds no payload of a
+		// Receiver in front.
 		p := new(parsed)
 		r = r.WithContext(context.WithValue(r.Context(), contextKey{}, p))
 		if err := rc.receive(w, r, p); err != nil {
@@ -218,8 +217,7 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, p *parsed) e
 		return err
 	}
 	if err := rc.verifyMAC(body, mac); err != nil {
-		// If Content-Length is known (not -1) and differs, middleware has changed
-		// the body. Without the numbers, that would look like a forgery.
+		// Where the numbers differ, middleware has changed the body. -1: unknown.
 		return fmt.Errorf("%w: read %d bytes, Content-Length %d", err, len(body), r.ContentLength)
 	}
 	if p.payload, p.err = ParsePayload(body); p.payload == nil {
@@ -230,8 +228,7 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, p *parsed) e
 	return nil
 }
 
-// checkHeader makes the checks that do not need the body, and returns the MAC
-// that the signature encodes.
+// checkHeader makes the checks before the body, and decodes the signature.
 func (rc *Receiver) checkHeader(r *http.Request) (mac [sha256.Size]byte, err error) {
 	if rc.signers == nil {
 		return mac, ErrEmptySecret

@@ -216,7 +216,7 @@ var secretChanges = []change{
 	{"ends with a line break", replace(`[\r\n]+$`, "")},
 	{"has spaces around it", strings.TrimSpace},
 	{"has invisible characters around it", replace(`^\p{Cf}+|\p{Cf}+$`, "")},
-	{"has quotes around it", func(s string) string { return strings.Trim(s, "\"'`“”„‘’‚«»‹›") }},
+	{"has quotes around it", trimQuotes},
 	{"has a comment after it", replace(`(?s)\s+#.*`, "")},
 	{"begins with a variable's name", replace(`^\s*(export\s+|set\s+|\$env:)?\w+\s*[=:]\s*`, "")},
 	{"has $$ in place of $", replace(`\$\$`, "$$")},
@@ -268,8 +268,9 @@ func try[T string | []byte](f func(string) (T, error)) func(string) string {
 	return func(s string) string { v, _ := f(s); return string(v) }
 }
 
-func toBase64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
-func toHex(s string) string    { return hex.EncodeToString([]byte(s)) }
+func trimQuotes(s string) string { return strings.Trim(s, "\"'`“”„‘’‚«»‹›") }
+func toBase64(s string) string   { return base64.StdEncoding.EncodeToString([]byte(s)) }
+func toHex(s string) string      { return hex.EncodeToString([]byte(s)) }
 
 var noSpaces = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "")
 
