@@ -190,7 +190,8 @@ func TestVerifyGuesses(t *testing.T) {
 		{swap(chat, "ã", "\ufffd"), "secr3t", sigOf,
 			"the body has U+FFFD, where decoding it as text lost bytes"},
 		{chat + chat, "secr3t", sigOf, notJSON},
-		{chat, "${SECRET}", sigOf, "GUURU_SECRET looks like a variable that was not expanded"},
+		{chat, "${SECRET}", sigOf, "GUURU_SECRET looks like a variable that was not " +
+			"expanded (what a shell or compose cuts from $ or # on cannot be recovered)"},
 		{chat, "secr3t", sigOf[:40], fmt.Sprintf(form, 40)},
 		{chat, "secr3t", sigOf + "0", fmt.Sprintf(form, 65)},
 

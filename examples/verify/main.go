@@ -150,7 +150,8 @@ func guess(body, sig string, sigs []variant) string {
 	case !slices.ContainsFunc(sigs, func(v variant) bool { return isSig(v.value) }):
 		return fmt.Sprintf("the signature has %d characters, not 64 hex digits", len(sig))
 	case isVariable(os.Getenv("GUURU_SECRET")):
-		return "GUURU_SECRET looks like a variable that was not expanded"
+		return "GUURU_SECRET looks like a variable that was not expanded " +
+			"(what a shell or compose cuts from $ or # on cannot be recovered)"
 	case strings.TrimSpace(body) == "":
 		return "the body is empty: something consumed it"
 	case strings.Contains(body, "\ufffd"):
