@@ -64,7 +64,7 @@ func TestReadmeProgram(t *testing.T) {
 			t.Fatalf("got %s, want 200", post(p, "chat-rated", body, sig))
 		}
 	}
-	p.waitForLog(t, "chat-rated João 1")
+	p.waitForLog(t, `chat-rated "João" 1`)
 	check(t, "forged", post(p, "chat-rated", body+" ", sig), mismatch)
 	p.waitForLog(t, "WARN rejected err=")
 }
