@@ -39,14 +39,14 @@ const (
 // bodies in Guuru's documentation are under 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
-// Errors passed to ErrorHandler, or returned by [ParsePayload] or [PayloadFrom].
+// Errors about the method, the payload, and the context.
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
 	// ErrMalformedPayload means that encoding/json cannot read the body. Errors
 	// that wrap it also wrap the one from encoding/json.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
-	// ErrNoPayload means that the context is not that of a verified request.
+	// ErrNoPayload means that the context belongs to no verified request.
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
 )
 
@@ -81,7 +81,7 @@ type Receiver struct {
 }
 
 // New returns a Receiver that accepts a body signed with any of secrets. While
-// you change the secret at Guuru, pass the new and the old one.
+// you rotate the secret, pass the new and the old one.
 //
 // If there are no secrets, or if any is empty, New returns nil and an error
 // that wraps [ErrEmptySecret]. A line break in a secret is also an error, since
@@ -98,7 +98,7 @@ func New(secrets ...string) (*Receiver, error) {
 	}
 	secrets = slices.Clone(secrets) // the caller may change its slice later
 	signers := &sync.Pool{New: func() any { return newSigner(secrets) }}
-	signers.Put(newSigner(secrets)) // a panic of crypto/hmac comes now, not later
+	signers.Put(newSigner(secrets)) // if crypto/hmac panics, it panics here
 	return &Receiver{signers: signers}, nil
 }
 
@@ -164,7 +164,7 @@ func newSigner(secrets []string) *signer {
 //     still gets deliveries if Guuru changes a field.
 //
 // The next handler receives a copy of the request. Its context carries the
-// payload (see [PayloadFrom]), and its Body yields the signed bytes again, once.
+// payload (see [PayloadFrom]), and its Body yields the signed bytes once more.
 // Its ContentLength is the number of those bytes.
 //
 // Memory grows as the body arrives, whatever Content-Length says. To limit how
@@ -300,7 +300,7 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 // [json.Marshal] omits zero fields. No field identifies a delivery; see
 // [DeliveryID]. In the field comments, "examples" are the documented bodies.
 type Payload struct {
-	ID            string `json:"id,omitzero"`       // documented, but in no example
+	ID            string `json:"id,omitzero"`       // not in the examples
 	User          User   `json:"user,omitzero"`     // who asked
 	Question      string `json:"question,omitzero"` // as the user wrote it
 	Status        string `json:"status,omitzero"`   // "rated" in all examples
@@ -319,8 +319,8 @@ type User struct {
 	Name   string `json:"name,omitzero"`
 	Email  string `json:"email,omitzero"`  // "" in all examples
 	Locale string `json:"locale,omitzero"` // such as "en"
-	IsLead bool   `json:"isLead,omitzero"` // documented, but in no example
-	IsUser bool   `json:"isUser,omitzero"` // documented, but in no example
+	IsLead bool   `json:"isLead,omitzero"` // not in the examples
+	IsUser bool   `json:"isUser,omitzero"` // not in the examples
 }
 
 // Millis is a time in milliseconds since the Unix epoch. It is 0 if the time is
@@ -389,13 +389,13 @@ type parsed struct {
 
 // DeliveryID returns a key for detecting duplicates and replays: the event, a
 // hyphen, and sig. A redelivery has the same key, whatever its Idempotency-Key,
-// unless the secret has changed.
+// unless the secret was rotated.
 //
-// The event is not signed, so a replay under another name gets another key.
-// There are at most eight keys per signature: one for each Event constant, and
-// one for all other names, which become "unknown". So check the payload, too: in
-// the documented bodies of chat-rated, the status is "rated". Two deliveries of
-// one event with equal bodies have the same key.
+// The event is not signed, so a replay under another name gets another key:
+// check the payload, too. In the documented bodies of chat-rated, the status is
+// "rated". There are at most eight keys per signature: one for each Event
+// constant, and "unknown" for all other names. Two deliveries of one event with
+// equal bodies have the same key.
 //
 // The key has at most 81 characters and is safe as a file name. DeliveryID
 // panics if sig is not 64 lowercase hex digits: call it only after [Verify].

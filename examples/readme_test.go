@@ -86,7 +86,7 @@ func TestReadmeRouters(t *testing.T) {
 	}
 }
 
-// What the README links to is there, and so are the examples that it names.
+// Every file, heading, and example that the README links to exists.
 func TestReadmeLinks(t *testing.T) {
 	t.Parallel()
 	readme := fileText(t, "README.md")

@@ -42,7 +42,7 @@ func utf16LE(text string) string {
 	return b.String()
 }
 
-// chat is a body, signed with secr3t. The others are what became of it.
+// chat is a body, signed with secr3t. The others are rewritten versions.
 const (
 	chat = `{"user":{"name":"João 😀","email":"","locale":"en"},` +
 		`"question":"a/b <c> \n \"+\" \\u003c 50%","rating":1}`
@@ -92,6 +92,7 @@ func TestVerifyExplainsBodies(t *testing.T) {
 		{swap(latin1, "ã", "\xe3", "–", "\x96"), latin1, "the body is in Latin-1 or Windows-1252"},
 		{utf16LE(chat), chat, "the body is in UTF-16"},
 		{"\xfe\xff\x00{\x00}", "{}", "the body is in UTF-16"},
+		{"{\x00}\x00", "{}", "the body is in UTF-16"},
 		{chat + "\r\n", chat, "the body has a line break added at its end"},
 		{lines, lines + "\n", "the body lost the line break at its end"},
 		{swap(lines, "\n", "\r\n"), lines, "the body has CRLF in place of LF"},
@@ -176,7 +177,7 @@ func TestVerifyExplainsSecretsAndSignatures(t *testing.T) {
 	}
 }
 
-// What no change explains, and what a stranger changed, is not valid.
+// A body that no change explains, or that a stranger altered, is not valid.
 func TestVerifyGuesses(t *testing.T) {
 	t.Parallel()
 	const (
@@ -196,6 +197,7 @@ func TestVerifyGuesses(t *testing.T) {
 		{chat, "secr3t", sigOf + "0", fmt.Sprintf(form, 65)},
 
 		{chat, "other", sigOf, another},
+		{chat + "\n", "other", hmacverify.Sign("", []byte(chat)), another}, // the empty key
 		{swap(chat, "50%", "60%"), "secr3t", sigOf, another},
 		{swap(chat, "50%", "50 %"), "secr3t", sigOf, another},
 		{swap(chat, `,"locale":"en"`, ""), "secr3t", sigOf, another},
@@ -243,7 +245,7 @@ func TestVerifyFiles(t *testing.T) {
 		{[]string{unnamed, "absent", kept, stored}, secret,
 			unnamed + ": not valid: no signature: set -sig, " +
 				"or put its 64 hex digits into the file's name\n" +
-				"absent: stat absent: no such file or directory\n" +
+				"absent: open absent: no such file or directory\n" +
 				kept + fix + "the body has a line break added at its end\n" + stored + ": valid\n", 1},
 		{[]string{dir, fifo, os.DevNull, large}, secret,
 			dir + irregular + fifo + irregular + os.DevNull + irregular + large + irregular, 1},
@@ -255,7 +257,7 @@ func TestVerifyFiles(t *testing.T) {
 	}
 }
 
-// A failed write is one line, and a status other than 0.
+// A failed write prints one line and exits nonzero.
 func TestVerifyOutputFails(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -276,7 +278,7 @@ func TestVerifyOutputFails(t *testing.T) {
 	}
 }
 
-// A hostile file takes neither long nor much memory, with two secrets and three
+// Hostile files need little time and memory, even with two secrets and three
 // signatures.
 func TestVerifyHostileFiles(t *testing.T) {
 	t.Parallel()
@@ -299,7 +301,7 @@ func TestVerifyHostileFiles(t *testing.T) {
 		"entities":  strings.Repeat("&quot;", 300_000),
 	} {
 		sigs := strings.Join([]string{sign("0"), sign("1"), sign("2")}, ",")
-		limited := `ulimit -v 2000000 && exec verify -sig "$0" -` // KiB, of which most is not used
+		limited := `ulimit -v 2000000 && exec verify -sig "$0" -` // KiB; most is unused
 		begin := time.Now()
 		out, errs, status := run(t, body, secret+",GUURU_SECRET_PREVIOUS=old", "sh", "-c", limited, sigs)
 		check(t, name+errs, []int{status, strings.Count(out, "\n"), len(errs)}, []int{1, 1, 0})

@@ -63,33 +63,26 @@ func oneLine(s string) string {
 	return regexp.MustCompile(`[\pC\p{Zl}\p{Zp}]`).ReplaceAllStringFunc(s, quote)
 }
 
-func verify(file, sig string) string {
-	body, err := read(file)
-	if err != nil {
-		return err.Error()
-	}
-	digits := regexp.MustCompile(`[0-9A-Fa-f]{64}`)
-	return explain(body, cmp.Or(sig, digits.FindString(filepath.Base(file))))
-}
-
 const maxBytes = 2 << 20 // of a file, and of what is in a compressed one
 
 func read(file string) ([]byte, error) {
 	if file == "-" {
 		return io.ReadAll(http.MaxBytesReader(nil, os.Stdin, maxBytes))
 	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxBytes { // a FIFO would wait for a writer
+	info, err := os.Stat(file) // to open a FIFO would wait for a writer
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxBytes) {
 		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxBytes)
 	}
 	return os.ReadFile(file)
 }
 
-// explain returns "valid", what to fix, or the best guess.
-func explain(body []byte, sig string) string {
+// verify returns an error, "valid", what to fix, or the best guess.
+func verify(file, sig string) string {
+	body, err := read(file)
+	if err != nil {
+		return err.Error()
+	}
+	sig = cmp.Or(sig, regexp.MustCompile(`[0-9A-Fa-f]{64}`).FindString(filepath.Base(file)))
 	secret, previous := os.Getenv("GUURU_SECRET"), os.Getenv("GUURU_SECRET_PREVIOUS")
 	if hmacverify.Verify(secret, body, sig) == nil {
 		return "valid"
@@ -100,13 +93,13 @@ func explain(body []byte, sig string) string {
 	sigs := search("the signature", variant{value: sig}, signatureChanges)
 	secrets := slices.Concat(search("GUURU_SECRET", variant{value: secret}, secretChanges),
 		search("GUURU_SECRET_PREVIOUS", variant{value: previous}, secretChanges))
-	object := regexp.MustCompile(`(?s)\{\s*[\\&"].*\}`).Find(body) // with any quotes
+	object := regexp.MustCompile(`(?s)\{\s*[\\&"].*\}`).Find(body) // quotes may be \" or &quot;
 	for _, start := range []variant{
 		{value: string(body)},
 		{string(object), []string{"the body has other text around it"}}, // the least exact change
 	} {
 		found := match(sigs, secrets, search("the body", start, bodyChanges))
-		if strings.Contains(strings.Join(found, ""), rewritten) { // do not undo that in a receiver
+		if strings.Contains(strings.Join(found, ""), rewritten) { // a receiver must not undo that
 			found = append(found, "verify the raw bytes, before JSON is parsed and written again")
 		}
 		if found != nil {
@@ -116,21 +109,21 @@ func explain(body []byte, sig string) string {
 	return "not valid: " + guess(string(body), sig, sigs)
 }
 
-// match returns the fewest changes after which a body has one of the signatures.
+// match returns the fewest changes that explain a signature.
 func match(sigs, secrets, bodies []variant) []string {
 	hashed := 0
-	for n := range 2*maxChanges + 2 {
+	for n := range 2*maxChanges + 2 { // changes of secret and body, and text around it
 		for _, secret := range secrets {
 			for _, body := range bodies {
 				if len(secret.changes)+len(body.changes) != n || secret.value == "" {
 					continue
 				}
-				if hashed += 1000 + len(body.value); hashed > 512<<20 { // after a second or two
+				// In bytes; keying costs as much as 1000. The limit takes a second or two.
+				if hashed += 1000 + len(body.value); hashed > 512<<20 {
 					return nil
 				}
 				mac := hmacverify.Sign(secret.value, []byte(body.value))
-				i := slices.IndexFunc(sigs, func(sig variant) bool { return sig.value == mac })
-				if i >= 0 {
+				if i := slices.IndexFunc(sigs, func(v variant) bool { return v.value == mac }); i >= 0 {
 					return slices.Concat(body.changes, secret.changes, sigs[i].changes)
 				}
 			}
@@ -142,14 +135,13 @@ func match(sigs, secrets, bodies []variant) []string {
 // guess says what may be wrong with values that no change explains.
 func guess(body, sig string, sigs []variant) string {
 	isSig := regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
-	isVariable := regexp.MustCompile(`^\W*(\$[\w{(]|\{\{)|^%\w+%$`).MatchString
 	err := json.Unmarshal([]byte(body), new(json.RawMessage))
 	switch {
 	case sig == "":
 		return "no signature: set -sig, or put its 64 hex digits into the file's name"
 	case !slices.ContainsFunc(sigs, func(v variant) bool { return isSig(v.value) }):
 		return fmt.Sprintf("the signature has %d characters, not 64 hex digits", len(sig))
-	case isVariable(os.Getenv("GUURU_SECRET")):
+	case regexp.MustCompile(`^\W*(\$[\w{(]|\{\{)|^%\w+%$`).MatchString(os.Getenv("GUURU_SECRET")):
 		return "GUURU_SECRET looks like a variable that was not expanded " +
 			"(what a shell or compose cuts from $ or # on cannot be recovered)"
 	case strings.TrimSpace(body) == "":
@@ -183,11 +175,9 @@ const maxChanges = 3 // of each value
 // changes, until that takes too much memory.
 func search(subject string, start variant, changes []change) []variant {
 	found, seen, size := []variant{start}, map[string]bool{"": true, start.value: true}, 0
-	for i := 0; i < len(found) && size < 8<<20; i++ {
-		v := found[i]
-		if len(v.changes) == len(start.changes)+maxChanges {
-			break
-		}
+	most := len(start.changes) + maxChanges
+	for i := 0; i < len(found) && len(found[i].changes) < most && size < 8<<20; i++ {
+		v := found[i] // found is also the queue
 		for _, c := range changes {
 			before := c.undo(v.value)
 			if seen[before] {
@@ -195,7 +185,7 @@ func search(subject string, start variant, changes []change) []variant {
 			}
 			seen[before] = true
 			size += len(before)
-			sentences := append(slices.Clip(v.changes), subject+" "+c.predicate)
+			sentences := slices.Concat(v.changes, []string{subject + " " + c.predicate})
 			found = append(found, variant{before, sentences})
 		}
 	}
@@ -220,7 +210,7 @@ var secretChanges = []change{
 	{"has quotes around it", trimQuotes},
 	{"has a comment after it", replace(`(?s)\s+#.*`, "")},
 	{"begins with a variable's name", replace(`^\s*(export\s+|set\s+|\$env:)?\w+\s*[=:]\s*`, "")},
-	{"has $$ in place of $", replace(`\$\$`, "$$")},
+	{"has $$ in place of $", replace(`\$\$`, "$$")}, // $$ stands for $ in the latter
 	{"has backslashes before characters", replace(`(?s)\\(.)`, "$1")},
 	{"has HTML entities", html.UnescapeString},
 	{"is Base64", unbase64},
@@ -273,13 +263,12 @@ func trimQuotes(s string) string { return strings.Trim(s, "\"'`“”„‘’�
 func toBase64(s string) string   { return base64.StdEncoding.EncodeToString([]byte(s)) }
 func toHex(s string) string      { return hex.EncodeToString([]byte(s)) }
 
-var noSpaces = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "")
-
-func unhex(s string) string { return try(hex.DecodeString)(noSpaces.Replace(s)) }
+func joinWords(s string) string { return strings.Join(strings.Fields(s), "") }
+func unhex(s string) string     { return try(hex.DecodeString)(joinWords(s)) }
 
 // unbase64 takes both alphabets, with and without padding.
 func unbase64(s string) string {
-	s = strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(noSpaces.Replace(s))
+	s = strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(joinWords(s))
 	return try(base64.RawStdEncoding.DecodeString)(s)
 }
 
@@ -317,21 +306,18 @@ func windows1252() (from, to *strings.Replacer) {
 		r := html.UnescapeString(fmt.Sprintf("&#%d;", c)) // HTML takes numbers as Windows-1252
 		pairs = append(pairs, b, r, b, string(rune(c)))
 	}
-	from = strings.NewReplacer(pairs...) // the first of two pairs counts
+	from = strings.NewReplacer(pairs...) // the first pair of a byte counts
 	slices.Reverse(pairs)
 	return from, strings.NewReplacer(pairs...)
 }
 
-// decodeUTF16 needs a byte order mark, as PowerShell writes it.
 func decodeUTF16(s string) string {
-	order := map[string]binary.ByteOrder{"\xff\xfe": binary.LittleEndian, "\xfe\xff": binary.BigEndian}
-	bom := s[:min(2, len(s))]
-	if order[bom] == nil {
-		return ""
+	units := make([]uint16, len(s)/2)
+	binary.Decode([]byte(s), binary.LittleEndian, units)
+	if strings.HasPrefix(s, "\xfe\xff") {
+		binary.Decode([]byte(s), binary.BigEndian, units)
 	}
-	units := make([]uint16, len(s)/2-1)
-	binary.Decode([]byte(s[2:]), order[bom], units)
-	return string(utf16.Decode(units))
+	return strings.TrimPrefix(string(utf16.Decode(units)), "\ufeff")
 }
 
 func compact(s string) string {
@@ -346,15 +332,15 @@ var escape = regexp.MustCompile(`\\(u[dD][89abAB]..\\u[dD]...|u....|["\\/bfnrt])
 func unescape(s string) string {
 	return escape.ReplaceAllStringFunc(s, func(e string) (c string) {
 		json.Unmarshal([]byte(`"`+e+`"`), &c)
-		if c < " " || c == `"` || c == `\` {
-			quoted, _ := json.Marshal(c)
-			c = string(quoted[1 : len(quoted)-1])
+		if quoted, _ := json.Marshal(c); c < " " || c == `"` || c == `\` {
+			return string(quoted[1 : len(quoted)-1])
 		}
 		return c
 	})
 }
 
-// restoreOrder only moves fields: if one is unknown or doubled, it returns "".
+// restoreOrder only moves fields, also those of user: if one is unknown or
+// doubled, it returns "".
 func restoreOrder(endOfUser string) func(string) string {
 	names := strings.Fields("id user name email " + endOfUser + ` question status language
 		transcriptURL rating category createdAt acceptedAt closedAt ratedAt`)
