@@ -244,7 +244,7 @@ func (rc *Receiver) checkHeader(r *http.Request) (mac [sha256.Size]byte, err err
 	return decode(r.Header.Get(SignatureHeader))
 }
 
-// readBody reads r.Body, and replaces it with what was read, even after an error.
+// readBody reads r.Body, and replaces it with what was read, even on failure.
 func readBody(r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(r.Body)
 	r.Body = io.NopCloser(bytes.NewReader(body))

@@ -430,7 +430,7 @@ func TestReceiverShowsNoSecret(t *testing.T) {
 	}
 }
 
-// The order of the checks, and the text of the errors, when the body is not read.
+// The order of the checks, and the text of the errors.
 func TestHandlerRejectsSignatures(t *testing.T) {
 	const body = `{"rating":5}`
 	sig := reference(secret, body)

@@ -5,8 +5,8 @@
 //		return err // do not trust body
 //	}
 //
-// In an HTTP service, let a [Receiver] read and verify requests. Guuru documents
-// its webhooks at https://developers.guuru.com/docs/webhooks/examples.
+// In an HTTP service, let a [Receiver] read and verify requests. Guuru's
+// documentation is at https://developers.guuru.com/docs/webhooks/examples.
 //
 // The signature is HMAC-SHA256 (RFC 2104) of the raw body. It does not cover
 // the method, the URL, the time, or any header. Anyone who captures a request
@@ -30,7 +30,7 @@ import (
 // format of [Sign].
 const SignatureHeader = "X-Guuru-Hmac-Sha256"
 
-// Errors returned by [Verify]. Use [errors.Is]: they may be wrapped with details.
+// Errors returned by [Verify]. Use [errors.Is]: they may be wrapped.
 var (
 	// ErrEmptySecret means that there is no secret to verify with. HMAC would
 	// accept an empty key, and anyone could sign. A secret that consists of NUL

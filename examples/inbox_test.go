@@ -171,7 +171,7 @@ func TestInboxCallFails(t *testing.T) {
 		strace.Wait()
 		wantPost(t, p, dir, "{}", "200 Success!", "{}")
 	}
-	// It does not start without hard links, as on FAT, or if directories cannot sync.
+	// It does not start without hard links, or if directories cannot sync.
 	for _, inject := range []string{"linkat:error=EPERM", "fsync:error=EINVAL -P " + dir} {
 		script := "exec strace -D -f -o /dev/null -e inject=" + inject + " inbox -dir " + dir
 		_, errs, status := run(t, "", secret, "sh", "-c", script)

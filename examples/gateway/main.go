@@ -85,8 +85,8 @@ func (g gateway) deliver(w http.ResponseWriter, r *http.Request) {
 	w.Write(text)
 }
 
-// passes matches the names of the headers that the backend receives. No lookalike
-// may pass: PHP would read X-Guuru-Hmac.Sha256 as the signature header.
+// passes matches the names of headers that the backend receives. No lookalike may
+// pass: PHP would read X-Guuru-Hmac.Sha256 as the signature header.
 var passes = regexp.MustCompile(`^(Content-Type|Idempotency-Key|X-Guuru-[A-Za-z0-9-]+)$`)
 
 // transport sends each delivery once, on a new connection. If the backend closed

@@ -298,7 +298,7 @@ func unwrapEvent(s string) string {
 
 var fromWindows1252, toWindows1252 = windows1252()
 
-// windows1252 also takes the control characters that Latin-1 has at 0x80 to 0x9f.
+// windows1252 also takes the controls that Latin-1 has at 0x80 to 0x9f.
 func windows1252() (from, to *strings.Replacer) {
 	var pairs []string
 	for c := 0x80; c <= 0xff; c++ {
