@@ -43,8 +43,8 @@ const DefaultMaxBodyBytes = 1 << 20
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
-	// ErrMalformedPayload means that encoding/json cannot read the body. Errors
-	// that wrap it also wrap the one from encoding/json.
+	// ErrMalformedPayload means that the body is not JSON, or nested too deep.
+	// Errors that wrap it also wrap the one from encoding/json.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
 	// ErrNoPayload means that the context belongs to no verified request.
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
@@ -105,9 +105,9 @@ func New(secrets ...string) (*Receiver, error) {
 func containsLineBreak(secret string) bool { return strings.ContainsAny(secret, "\r\n") }
 
 // Verify is like the package-level [Verify], but accepts a signature made with
-// any of the receiver's secrets. Use it for bodies that do not arrive over
-// net/http, such as those from a queue. On a nil or zero Receiver, it returns
-// [ErrEmptySecret]. It reuses keyed HMACs, so it is faster.
+// any of the receiver's secrets. It is faster, since it reuses keyed HMACs. Use
+// it for bodies that do not arrive over net/http, such as those from a queue.
+// On a nil or zero Receiver, it returns [ErrEmptySecret].
 func (rc *Receiver) Verify(body []byte, sig string) error {
 	if rc == nil || rc.signers == nil {
 		return ErrEmptySecret

@@ -1,4 +1,4 @@
-// Inbox stores each of Guuru's webhooks before it responds with 200. Each file
+// Inbox stores each delivery from Guuru before it responds with 200. Each file
 // holds one body, byte for byte, and its name is the DeliveryID plus .json.
 //
 //	GUURU_SECRET=secr3t go run ./examples/inbox
@@ -59,7 +59,7 @@ func main() {
 func deliver(w http.ResponseWriter, r *http.Request) {
 	event, sig := r.Header.Get(hmacverify.EventHeader), r.Header.Get(hmacverify.SignatureHeader)
 	file := filepath.Join(*dir, hmacverify.DeliveryID(event, sig)+".json")
-	logger := slog.With("file", file, "event", fmt.Sprintf("%.100s", event), // not signed, as the key
+	logger := slog.With("file", file, "event", fmt.Sprintf("%.100s", event), // unsigned, like the key
 		"key", fmt.Sprintf("%.100s", r.Header.Get(hmacverify.IdempotencyKeyHeader)))
 	body, _ := io.ReadAll(r.Body) // from memory, so there is no error
 	result, err := "stored", add(file, body)
@@ -124,7 +124,7 @@ func prepare() error {
 	// The name of an old directory may not be durable yet: always sync the parent.
 	mkdirErr, syncErr := os.Mkdir(*dir, 0o700), syncDir(filepath.Join(*dir, ".."))
 	if err := cmp.Or(mkdirErr, syncErr); err != nil && !errors.Is(err, os.ErrExist) {
-		return err // the parent of an old one may be unreadable
+		return err // but an old one's parent may be unreadable: ignore syncErr then
 	}
 	trial := filepath.Join(*dir, fmt.Sprint(".inbox-tmp-", time.Now().UnixNano()))
 	if err := add(trial, nil); err != nil {

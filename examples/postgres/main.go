@@ -1,4 +1,4 @@
-// Postgres stores each of Guuru's webhooks once in PostgreSQL before it responds
+// Postgres stores each delivery from Guuru once in PostgreSQL before it responds
 // with 200, also behind PgBouncer:
 //
 //	cd examples/postgres
@@ -90,7 +90,7 @@ func (s store) deliver(w http.ResponseWriter, r *http.Request) {
 }
 
 // CREATE TABLE IF NOT EXISTS fails when several instances start at once, and
-// needs CREATE on the schema even if the table exists. Then the trial begins.
+// needs CREATE on the schema even if the table exists. BEGIN is for the trial.
 const schema = `BEGIN; SELECT pg_advisory_xact_lock(7480083526);
 	DO $$ BEGIN IF to_regclass('deliveries') IS NULL THEN CREATE TABLE deliveries (
 		id text PRIMARY KEY, event text, idempotency_key text, body bytea,

@@ -1,12 +1,12 @@
-// Verify explains why a signature does not match. It undoes what often happens
-// to bodies, secrets, and signatures until they fit, and says what it undid:
+// Verify explains why a signature does not match. It undoes common changes to
+// bodies, secrets, and signatures until they match, and says what it undid:
 //
 //	GUURU_SECRET=secr3t go run ./examples/verify deliveries/*.json
 //
-// A file holds a body; - is standard input. Its signature is -sig, or the 64 hex
-// digits in its name. GUURU_SECRET_PREVIOUS is tried, too. The status is 0 only
-// if all files are valid. No line shows a secret, a computed signature, or part
-// of a body.
+// A file holds a body; - is standard input. The signature is -sig, or the 64 hex
+// digits in the file's name. GUURU_SECRET_PREVIOUS is tried, too. The exit status
+// is 0 only if all files are valid. No line shows a secret, a computed signature,
+// or part of a body.
 package main
 
 import (
@@ -162,8 +162,8 @@ type variant struct {
 	changes []string // as sentences, the last change first
 }
 
-// A change is what may have happened to a value. Undo returns the value before
-// it, or garbage where it did not happen. No signature fits garbage.
+// A change is what may have happened to a value. undo returns the value before
+// it. Where it did not happen, undo may return anything: no signature would fit.
 type change struct {
 	predicate string
 	undo      func(string) string
@@ -254,7 +254,7 @@ func replace(pattern, by string) func(string) string {
 	return func(s string) string { return re.ReplaceAllString(s, by) }
 }
 
-// try returns garbage where f returns an error.
+// try wraps f, and ignores its error: what is left fits no signature.
 func try[T string | []byte](f func(string) (T, error)) func(string) string {
 	return func(s string) string { v, _ := f(s); return string(v) }
 }
@@ -303,7 +303,7 @@ func windows1252() (from, to *strings.Replacer) {
 	var pairs []string
 	for c := 0x80; c <= 0xff; c++ {
 		b := string([]byte{byte(c)})
-		r := html.UnescapeString(fmt.Sprintf("&#%d;", c)) // HTML takes numbers as Windows-1252
+		r := html.UnescapeString(fmt.Sprintf("&#%d;", c)) // HTML reads &#128; as 0x80
 		pairs = append(pairs, b, r, b, string(rune(c)))
 	}
 	from = strings.NewReplacer(pairs...) // the first pair of a byte counts
@@ -328,7 +328,8 @@ func compact(s string) string {
 
 var escape = regexp.MustCompile(`\\(u[dD][89abAB]..\\u[dD]...|u....|["\\/bfnrt])`)
 
-// unescape leaves the escapes that JSON needs, in their shortest form.
+// unescape turns \u00e3 into ã, and \/ into /. It leaves the escapes that JSON
+// needs, in their shortest form, such as \n.
 func unescape(s string) string {
 	return escape.ReplaceAllStringFunc(s, func(e string) (c string) {
 		json.Unmarshal([]byte(`"`+e+`"`), &c)
@@ -339,8 +340,8 @@ func unescape(s string) string {
 	})
 }
 
-// restoreOrder only moves fields, also those of user: if one is unknown or
-// doubled, it returns "".
+// restoreOrder only moves fields, also those of user. If one is unknown or
+// doubled, or there are spaces, the length differs, and it returns "".
 func restoreOrder(endOfUser string) func(string) string {
 	names := strings.Fields("id user name email " + endOfUser + ` question status language
 		transcriptURL rating category createdAt acceptedAt closedAt ratedAt`)
