@@ -35,7 +35,7 @@ const (
 	EventMessageCreated  = "message-created" // the body can differ from Payload
 )
 
-// DefaultMaxBodyBytes is the limit used if MaxBodyBytes is not set: 1 MiB. The
+// DefaultMaxBodyBytes, 1 MiB, is used if MaxBodyBytes is zero or negative. The
 // bodies in Guuru's documentation are under 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
@@ -85,7 +85,7 @@ type Receiver struct {
 //
 // If there are no secrets, or if any is empty, New returns nil and an error
 // that wraps [ErrEmptySecret]. A line break in a secret is also an error, since
-// no delivery would match. It usually comes from a file: trim it.
+// no delivery would match. Trim the line ending of a secret read from a file.
 func New(secrets ...string) (*Receiver, error) {
 	if len(secrets) == 0 {
 		return nil, ErrEmptySecret
@@ -196,8 +196,8 @@ func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// receive makes the checks listed at Handler. It replaces r.Body with what it
-// read, and sets p.
+// receive makes the checks listed at Handler, and sets p. It limits r.Body, and
+// replaces it with what it read.
 func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, p *parsed) error {
 	if r.Body == nil { // r did not come from a server
 		r.Body = http.NoBody
@@ -267,11 +267,11 @@ func readBody(r *http.Request) ([]byte, error) {
 // "from" is r.RemoteAddr: behind a proxy, the proxy's address. An ErrorHandler
 // that calls it need not log "err".
 //
-// The response is a line of plain text. Its status is 500 for [ErrEmptySecret],
-// 405 for [ErrMethodNotAllowed], 413 for [*http.MaxBytesError], and 400
-// otherwise. For a missing, malformed, or invalid signature, the text is the
-// one that the samples in Guuru's documentation use. The response never
-// contains the text of err.
+// The response is one line of plain text without a newline. Its status is 500
+// for [ErrEmptySecret], 405 (with Allow: POST) for [ErrMethodNotAllowed], 413 for
+// [*http.MaxBytesError], and 400 otherwise. For a missing, malformed, or invalid
+// signature, the text is the one that the samples in Guuru's documentation use.
+// The response never contains the text of err.
 func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	slog.WarnContext(r.Context(), "rejected", "err", err, "from", r.RemoteAddr)
 	status, text := http.StatusBadRequest, "Invalid request, unreadable body"
@@ -365,8 +365,8 @@ func ParsePayload(body []byte) (*Payload, error) {
 // request's Body, which yields the raw bytes once, into a type that fits.
 //
 // [ErrNoPayload] means that ctx does not belong to a verified request: do not
-// trust the Body. Either the handler is not behind [Receiver.Handler], or ctx is
-// not the request's. In gin, call PayloadFrom(c.Request.Context()).
+// trust the Body. The handler is not behind [Receiver.Handler], ctx is not the
+// request's, or the request was rejected. In gin, use c.Request.Context().
 //
 // All calls for a request return the same pointer. Do not modify the payload
 // while other goroutines use it.
