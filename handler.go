@@ -35,8 +35,8 @@ const (
 	EventMessageCreated  = "message-created" // the body can differ from Payload
 )
 
-// DefaultMaxBodyBytes, 1 MiB, is used if MaxBodyBytes is zero or negative. The
-// bodies in Guuru's documentation are under 500 bytes.
+// DefaultMaxBodyBytes is the limit used if MaxBodyBytes is zero or negative:
+// 1 MiB. The bodies in Guuru's documentation are under 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
 // Errors about the method, the payload, and the context.
@@ -268,10 +268,10 @@ func readBody(r *http.Request) ([]byte, error) {
 // that calls it need not log "err".
 //
 // The response is one line of plain text without a newline. Its status is 500
-// for [ErrEmptySecret], 405 (with Allow: POST) for [ErrMethodNotAllowed], 413 for
-// [*http.MaxBytesError], and 400 otherwise. For a missing, malformed, or invalid
-// signature, the text is the one that the samples in Guuru's documentation use.
-// The response never contains the text of err.
+// for [ErrEmptySecret], 405 (with Allow: POST) for [ErrMethodNotAllowed], 413
+// for [*http.MaxBytesError], and 400 otherwise. For a missing, malformed, or
+// invalid signature, the text is the one that the samples in Guuru's
+// documentation use. The response never contains the text of err.
 func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	slog.WarnContext(r.Context(), "rejected", "err", err, "from", r.RemoteAddr)
 	status, text := http.StatusBadRequest, "Invalid request, unreadable body"

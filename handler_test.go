@@ -257,11 +257,11 @@ func newSignedRequest(body string) *http.Request {
 var forged = strings.Repeat("0", 64)
 
 // mustAccept fails the test unless rc passes r to the next handler, with the
-// server's ResponseWriter, and responds nothing itself. It returns the request
-// that the next handler received.
+// server's ResponseWriter, and logs and responds nothing itself. It replaces
+// slog.Default. It returns the request that the next handler received.
 func mustAccept(t *testing.T, rc *hmacverify.Receiver, r *http.Request) (accepted *http.Request) {
 	t.Helper()
-	recorder := httptest.NewRecorder()
+	logged, recorder := recordLog(), httptest.NewRecorder()
 	rc.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		accepted = r
 		if w != recorder { // which may have more methods
@@ -273,6 +273,9 @@ func mustAccept(t *testing.T, rc *hmacverify.Receiver, r *http.Request) (accepte
 	}
 	if !reflect.DeepEqual(recorder, httptest.NewRecorder()) {
 		t.Errorf("got response %+v, want none", recorder)
+	}
+	if len(logged.records) > 0 {
+		t.Errorf("got log %v, want none", logged.records)
 	}
 	return accepted
 }
@@ -521,7 +524,7 @@ func TestEveryByteOfTheBodyCounts(t *testing.T) {
 		"{\"user\":\"Joa\u0303o\"}", "{\"user\":\"Jo\xe3o\"}", "{\"user\":\"Jo\ufffdo\"}",
 		strconv.Quote(body), base64.StdEncoding.EncodeToString([]byte(body)),
 	}
-	for _, affix := range []string{"\n", "\r\n", "\r", " ", "\t", "\x00", "\x1a", "\ufeff", "\u00a0"} {
+	for _, affix := range []string{"\n", "\r\n", "\r", " ", "\t", "\x00", "\x1a", "\ufeff", "\u00a0", `"`} {
 		bodies = append(bodies, affix+body, body+affix)
 	}
 	rc := newReceiver(t, secret)
@@ -998,7 +1001,8 @@ func TestParsePayloadOfUnexpectedType(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", body, p, want)
 		}
 		var typeErr *json.UnmarshalTypeError
-		if !errors.As(err, &typeErr) || errors.Is(err, hmacverify.ErrMalformedPayload) {
+		if !errors.As(err, &typeErr) || errors.Is(err, hmacverify.ErrMalformedPayload) ||
+			!strings.HasPrefix(err.Error(), "hmacverify: unexpected payload structure: json: ") {
 			t.Errorf("%s: got %v, want only a *json.UnmarshalTypeError", body, err)
 		}
 	}
