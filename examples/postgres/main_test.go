@@ -177,6 +177,7 @@ func TestUnusableTable(t *testing.T) {
 	sh("printf 'host all scram 127.0.0.1/32 scram-sha-256\n' | cat - data/pg_hba.conf >hba && " +
 		"cp hba data/pg_hba.conf && pg_ctl reload -D data")
 	db := must(pgx.Connect(ctx, url))
+	defer db.Close(ctx) // not earlier, as by the garbage collector: it holds locks
 	const reset = "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE "
 	const trigger = `CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 		CREATE TRIGGER t BEFORE INSERT ON deliveries FOR EACH ROW EXECUTE FUNCTION f()`
@@ -244,12 +245,14 @@ func TestSilentConnections(t *testing.T) {
 		}
 	}
 	go func() {
+		var open []net.Conn // the garbage collector would close them
 		for {
 			client, err := proxy.Accept()
 			if err != nil {
 				return
 			}
 			conn := must(net.Dial("tcp", server.Host))
+			open = append(open, client, conn)
 			go pass(conn, client, silenced.Load())
 			go pass(client, conn, silenced.Load())
 		}
