@@ -3,6 +3,7 @@ package examples_test
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -67,6 +68,28 @@ func TestReadmeProgram(t *testing.T) {
 	p.waitForLog(t, `chat-rated "João" 1`)
 	check(t, "forged", post(p, "chat-rated", body+" ", sig), mismatch)
 	p.waitForLog(t, "WARN rejected err=")
+}
+
+// The README's line for publishing replaces each note, and nothing else.
+func TestReadmePublish(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("perl"); err != nil {
+		t.Skip("no perl")
+	}
+	text, _ := os.ReadFile(filepath.Join("..", "README.md"))
+	line := regexp.MustCompile(`(?m)^(perl -0pi .*) &&$`).FindSubmatch(text)
+	if line == nil {
+		t.Fatal("the README has no line with perl -0pi")
+	}
+	copied := filepath.Join(t.TempDir(), "README.md")
+	os.WriteFile(copied, text, 0o600)
+	out, errs, _ := run(t, "", "", "sh", "-c", `cd "$0" && `+string(line[1]), filepath.Dir(copied))
+	check(t, "output", out+errs, "")
+	got, _ := os.ReadFile(copied)
+	note := regexp.MustCompile(`(?s)\n<!-- until it is published -->\n.*?\n<!-- published -->\n`)
+	want := note.ReplaceAll(text, []byte("\n`go get github.com/you/hmacverify`\n"))
+	check(t, "published README", string(got), string(want))
+	check(t, "notes", strings.Count(string(got), "\n`go get "), 2)
 }
 
 // The lines of the README's router table are in routers_test.go.
