@@ -1,3 +1,6 @@
+// Copyright (c) 2026 the hmacverify authors
+// SPDX-License-Identifier: MIT
+
 package hmacverify
 
 import (
@@ -39,12 +42,11 @@ const (
 // 1 MiB. The bodies in Guuru's documentation are under 500 bytes.
 const DefaultMaxBodyBytes = 1 << 20
 
-// Errors about the method, the payload, and the context.
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
-	// ErrMalformedPayload means that the body is not JSON, or nested too deep.
-	// Errors that wrap it also wrap the one from encoding/json.
+	// ErrMalformedPayload means that encoding/json rejects the body: it is not
+	// JSON, or is nested too deep. Errors that wrap it also wrap that error.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
 	// ErrNoPayload means that the context belongs to no verified request.
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
@@ -63,18 +65,17 @@ var (
 // The zero Receiver has no secret and rejects every request. A Receiver is safe
 // for concurrent use once its fields are set. Printing it reveals no secret.
 type Receiver struct {
-	// MaxBodyBytes limits the length of the body. If it is zero or negative,
-	// DefaultMaxBodyBytes is used.
+	// MaxBodyBytes limits the length of a request's body. If it is zero or
+	// negative, DefaultMaxBodyBytes is used.
 	MaxBodyBytes int64
 
 	// ErrorHandler responds to rejected requests. If it is nil,
 	// DefaultErrorHandler is used. An ErrorHandler must write a response;
 	// otherwise net/http sends 200 OK and Guuru considers the delivery accepted.
 	//
-	// r is a copy of the request. If the body was read, r.Body yields what was
-	// read. Otherwise r.Body is the unread body, and reading more than
-	// MaxBodyBytes from it is an error. The text of err may include client
-	// input: escape it.
+	// r is a shallow copy of the request. If the body was read, r.Body yields what
+	// was read. Otherwise r.Body is the unread body, and reading more than
+	// MaxBodyBytes from it is an error. err may show client input: escape it.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	signers *sync.Pool // of *signer; nil if New did not make the Receiver
@@ -98,16 +99,16 @@ func New(secrets ...string) (*Receiver, error) {
 	}
 	secrets = slices.Clone(secrets) // the caller may change its slice later
 	signers := &sync.Pool{New: func() any { return newSigner(secrets) }}
-	signers.Put(newSigner(secrets)) // if crypto/hmac panics, it panics here
+	signers.Put(newSigner(secrets)) // so that FIPS 140-only mode panics at the start
 	return &Receiver{signers: signers}, nil
 }
 
 func containsLineBreak(secret string) bool { return strings.ContainsAny(secret, "\r\n") }
 
-// Verify is like the package-level [Verify], but accepts a signature made with
-// any of the receiver's secrets. It is faster, since it reuses keyed HMACs. Use
-// it for bodies that do not arrive over net/http, such as those from a queue.
-// On a nil or zero Receiver, it returns [ErrEmptySecret].
+// Verify is like the package-level [Verify], but tries each of the receiver's
+// secrets in turn. With one secret, it is faster, since it reuses a keyed HMAC.
+// Use it for bodies of any length that do not arrive over net/http, such as
+// from a queue. On a nil or zero Receiver, it returns [ErrEmptySecret].
 func (rc *Receiver) Verify(body []byte, sig string) error {
 	if rc == nil || rc.signers == nil {
 		return ErrEmptySecret
@@ -148,9 +149,9 @@ func newSigner(secrets []string) *signer {
 }
 
 // Handler returns a handler that passes valid requests to next and all others
-// to ErrorHandler. It panics if rc or next is nil. rc.Handler has the type
-// func(http.Handler) http.Handler, which routers such as chi take. The error of
-// a rejected request wraps the first of these that applies:
+// to ErrorHandler. It panics if rc is nil, or if next is nil or a nil
+// [http.HandlerFunc], but does not detect other nil pointers in next. The error
+// of a rejected request wraps the first of these that applies:
 //
 //  1. [ErrEmptySecret] if the Receiver was not made by [New];
 //  2. [ErrMethodNotAllowed] if the method is not POST;
@@ -159,13 +160,14 @@ func newSigner(secrets []string) *signer {
 //  4. [*http.MaxBytesError] if the body is longer than MaxBodyBytes, or the
 //     error from reading the body, for example if it is truncated;
 //  5. [ErrSignatureMismatch] if the signature is not valid under any secret;
-//  6. [ErrMalformedPayload] if the body is not JSON, or is nested deeper than
-//     encoding/json supports. Any other JSON is accepted, so that your handler
+//  6. [ErrMalformedPayload] if encoding/json rejects the body: it is not JSON,
+//     or is nested too deep. Any other JSON is accepted, so that your handler
 //     still gets deliveries if Guuru changes a field.
 //
-// The next handler receives a copy of the request. Its context carries the
-// payload (see [PayloadFrom]), and its Body yields the signed bytes once more.
-// Its ContentLength is the number of those bytes.
+// The next handler receives a shallow copy of the request, which shares its
+// Header with handlers in front. The copy's context carries the payload (see
+// [PayloadFrom]). Its Body yields the signed bytes once more, and its
+// ContentLength is their number.
 //
 // Memory grows as the body arrives, whatever Content-Length says. To limit how
 // long reading may take, set [http.Server.ReadTimeout].
@@ -208,7 +210,18 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, p *parsed) e
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, limit)
 
-	mac, err := rc.checkHeader(r)
+	if rc.signers == nil {
+		return ErrEmptySecret
+	}
+	if r.Method != http.MethodPost {
+		// The client chooses the length of the method. Log only its beginning.
+		return fmt.Errorf("%w: %.20s", ErrMethodNotAllowed, r.Method)
+	}
+	if n := len(r.Header[SignatureHeader]); n > 1 {
+		// Ambiguous: a proxy in front may have checked a different one.
+		return fmt.Errorf("%w: %d headers, want 1", ErrMalformedSignature, n)
+	}
+	mac, err := decode(r.Header.Get(SignatureHeader))
 	if err != nil {
 		return err
 	}
@@ -226,22 +239,6 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request, p *parsed) e
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding = nil // the length is known
 	return nil
-}
-
-// checkHeader makes the checks before the body, and decodes the signature.
-func (rc *Receiver) checkHeader(r *http.Request) (mac [sha256.Size]byte, err error) {
-	if rc.signers == nil {
-		return mac, ErrEmptySecret
-	}
-	if r.Method != http.MethodPost {
-		// The client chooses the length of the method. Log only its beginning.
-		return mac, fmt.Errorf("%w: %.20s", ErrMethodNotAllowed, r.Method)
-	}
-	if n := len(r.Header[SignatureHeader]); n > 1 {
-		// Ambiguous: a proxy in front may have checked a different one.
-		return mac, fmt.Errorf("%w: %d headers, want 1", ErrMalformedSignature, n)
-	}
-	return decode(r.Header.Get(SignatureHeader))
 }
 
 // readBody reads r.Body, and replaces it with what was read, even on failure.
@@ -264,8 +261,8 @@ func readBody(r *http.Request) ([]byte, error) {
 //
 //	WARN rejected err="hmacverify: missing signature" from=192.0.2.1:1234
 //
-// "from" is r.RemoteAddr: behind a proxy, the proxy's address. An ErrorHandler
-// that calls it need not log "err".
+// "from" is the first 100 characters of r.RemoteAddr: behind a proxy, the
+// proxy's address. An ErrorHandler that calls it need not log "err".
 //
 // The response is one line of plain text without a newline. Its status is 500
 // for [ErrEmptySecret], 405 (with Allow: POST) for [ErrMethodNotAllowed], 413
@@ -273,7 +270,9 @@ func readBody(r *http.Request) ([]byte, error) {
 // invalid signature, the text is the one that the samples in Guuru's
 // documentation use. The response never contains the text of err.
 func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
-	slog.WarnContext(r.Context(), "rejected", "err", err, "from", r.RemoteAddr)
+	// Some middleware sets RemoteAddr to a header, which can be long.
+	from := fmt.Sprintf("%.100s", r.RemoteAddr)
+	slog.WarnContext(r.Context(), "rejected", "err", err, "from", from)
 	status, text := http.StatusBadRequest, "Invalid request, unreadable body"
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -290,6 +289,7 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, ErrMalformedPayload):
 		text = "Invalid request, body is not JSON"
 	}
+	w.Header().Del("Content-Length") // of another body, set in front
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
@@ -300,8 +300,8 @@ func DefaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 // [json.Marshal] omits zero fields. No field identifies a delivery; see
 // [DeliveryID]. In the field comments, "examples" are the documented bodies.
 type Payload struct {
-	ID            string `json:"id,omitzero"`       // not in the examples
-	User          User   `json:"user,omitzero"`     // who asked
+	ID            string `json:"id,omitzero"` // not in the examples
+	User          User   `json:"user,omitzero"`
 	Question      string `json:"question,omitzero"` // as the user wrote it
 	Status        string `json:"status,omitzero"`   // "rated" in all examples
 	Language      string `json:"language,omitzero"` // such as "en"
@@ -336,16 +336,16 @@ func (m Millis) Time() time.Time {
 	return time.UnixMilli(int64(m)).UTC()
 }
 
-// ParsePayload decodes a body. [Receiver.Handler] calls it. For bodies from
-// elsewhere, call it after [Verify]. If body is not JSON, or is nested deeper
-// than encoding/json supports, ParsePayload returns nil and an error that wraps
-// [ErrMalformedPayload] and the error from encoding/json.
+// ParsePayload decodes a body. Verify it first, or let [Receiver.Handler] do
+// both. If encoding/json rejects body, ParsePayload returns nil and an error
+// that wraps [ErrMalformedPayload] and the error from encoding/json.
 //
 // If the body or a field has an unexpected type, ParsePayload sets the other
 // fields and returns the payload together with an error that wraps
 // [*json.UnmarshalTypeError]. Numbers such as 4.0 and 1.5e12 do not fit an
-// integer field. As always in encoding/json, unknown fields are ignored, and
-// names match in any case. null and {} give an empty Payload and no error.
+// integer field. As always in encoding/json, unknown fields are ignored, names
+// match in any case, and invalid UTF-8 becomes U+FFFD. null and {} give an
+// empty Payload and no error.
 func ParsePayload(body []byte) (*Payload, error) {
 	p := new(Payload)
 	err := json.Unmarshal(body, p)
@@ -361,12 +361,12 @@ func ParsePayload(body []byte) (*Payload, error) {
 
 // PayloadFrom returns the payload of the verified request that ctx belongs to,
 // as [ParsePayload] returned it. If the error wraps [*json.UnmarshalTypeError],
-// the signature is valid, but a field has an unexpected type. Then decode the
-// request's Body, which yields the raw bytes once, into a type that fits.
+// the body or a field has an unexpected type. That field is zero in the
+// payload: do not act on it. The raw bytes are still in the request's Body.
 //
-// [ErrNoPayload] means that ctx does not belong to a verified request: do not
-// trust the Body. The handler is not behind [Receiver.Handler], ctx is not the
-// request's, or the request was rejected. In gin, use c.Request.Context().
+// With [ErrNoPayload], the payload is nil, and ctx belongs to no verified
+// request: do not trust the Body. The handler is not behind [Receiver.Handler],
+// ctx is not the request's, or the request was rejected.
 //
 // All calls for a request return the same pointer. Do not modify the payload
 // while other goroutines use it.
@@ -398,10 +398,11 @@ type parsed struct {
 // equal bodies have the same key.
 //
 // The key has at most 81 characters and is safe as a file name. DeliveryID
-// panics if sig is not 64 lowercase hex digits: call it only after [Verify].
+// panics if sig is not 64 lowercase hex digits: verify it first.
 func DeliveryID(event, sig string) string {
 	if _, err := decode(sig); err != nil {
-		panic("hmacverify: DeliveryID of a signature that was not verified")
+		panic("hmacverify: DeliveryID(event, sig): sig is not 64 lowercase hex digits: " +
+			"it was not verified before, or the arguments are swapped")
 	}
 	switch event {
 	case EventChatAssigned, EventChatOpened, EventChatClosed, EventChatReopened,

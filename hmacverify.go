@@ -1,3 +1,6 @@
+// Copyright (c) 2026 the hmacverify authors
+// SPDX-License-Identifier: MIT
+
 // Package hmacverify verifies webhooks from Guuru, a chat service. Guuru signs
 // the body of each delivery with a shared secret:
 //
@@ -55,9 +58,10 @@ func Sign(secret string, body []byte) string {
 	return hex.EncodeToString(computeMAC(secret, body))
 }
 
-// Verify returns nil if sig is exactly what [Sign] returns for secret and body.
-// Otherwise its error wraps the first of these that applies: [ErrEmptySecret],
-// [ErrMissingSignature], [ErrMalformedSignature], or [ErrSignatureMismatch].
+// Verify returns nil if secret is not empty and sig is exactly what [Sign]
+// returns for secret and body. Otherwise its error wraps the first that
+// applies: [ErrEmptySecret], [ErrMissingSignature], [ErrMalformedSignature], or
+// [ErrSignatureMismatch].
 //
 // Pass the body exactly as it arrived. A nil body is an empty body. Uppercase
 // digits, prefixes, and whitespace in sig are rejected as malformed, so a body

@@ -76,12 +76,7 @@ var verifiers = []struct {
 		return hmacverify.Verify(secret, []byte(body), sig)
 	}},
 	{"Receiver.Verify", func(secret, body, sig string) error {
-		rc, err := hmacverify.New(secret)
-		if errors.Is(err, hmacverify.ErrEmptySecret) {
-			rc = new(hmacverify.Receiver)
-		} else if err != nil {
-			return err
-		}
+		rc, _ := hmacverify.New(secret) // nil for an empty secret
 		return rc.Verify([]byte(body), sig)
 	}},
 }
@@ -101,19 +96,15 @@ func TestDocumentedSignatures(t *testing.T) {
 	}
 }
 
-// emptyKeySig is what this command prints:
-//
-//	printf '' | openssl dgst -sha256 -hmac ''
-const emptyKeySig = "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad"
-
 // An empty secret is rejected before the signature is looked at.
 func TestEmptySecret(t *testing.T) {
-	if got := hmacverify.Sign("", nil); got != emptyKeySig {
-		t.Errorf("Sign: got %s, want %s", got, emptyKeySig)
+	signed := reference("", "")
+	if got := hmacverify.Sign("", nil); got != signed {
+		t.Errorf("Sign: got %s, want %s", got, signed)
 	}
 	for _, secret := range []string{"", "\x00", strings.Repeat("\x00", 64)} {
 		for _, v := range verifiers {
-			for _, sig := range []string{emptyKeySig, "malformed", ""} {
+			for _, sig := range []string{signed, "malformed", ""} {
 				if err := v.verify(secret, "", sig); !errors.Is(err, hmacverify.ErrEmptySecret) {
 					t.Errorf("%s(%q, %q): got %v, want an empty secret", v.name, secret, sig, err)
 				}
@@ -146,7 +137,6 @@ func TestVerifyRejects(t *testing.T) {
 		{"leading space", " " + sig, bad, ": length 65, want 64"},
 		{"Base64", base64, bad, ": length 44, want 64"},
 		{"uppercase", strings.ToUpper(sig), bad, ": not lowercase hex"},
-		{"letter g", sig[:31] + "g" + sig[32:], bad, ": not lowercase hex"},
 		{"grave accent, before a", "`" + sig[1:], bad, ": not lowercase hex"},
 		{"slash, before 0", "/" + sig[1:], bad, ": not lowercase hex"},
 		{"colon, after 9", sig[:63] + ":", bad, ": not lowercase hex"},
@@ -154,10 +144,6 @@ func TestVerifyRejects(t *testing.T) {
 		{"64 bytes, not ASCII", sig[:62] + "İ", bad, ": not lowercase hex"}, // U+0130, 0x30 is "0"
 		{"64 bytes, not UTF-8", sig[:63] + "\xff", bad, ": not lowercase hex"},
 
-		{"all 0", strings.Repeat("0", 64), differs, ""},
-		{"all 9", strings.Repeat("9", 64), differs, ""},
-		{"all a", strings.Repeat("a", 64), differs, ""},
-		{"all f", strings.Repeat("f", 64), differs, ""},
 		{"another body's signature", all[1].sig, differs, ""},
 		{"signed with the empty key", reference("", body), differs, ""},
 	} {
@@ -172,22 +158,23 @@ func TestVerifyRejects(t *testing.T) {
 	}
 }
 
-// A comparison that stopped early or skipped a digit would accept one of these.
+// A comparison that stopped early, or a decoder that took another digit for the
+// right one, would accept one of these.
 func TestEveryDigitCounts(t *testing.T) {
 	ex := examples(t)[0]
-	for i, c := range ex.sig {
-		another := "0"
-		if c == '0' {
-			another = "1"
-		}
-		for digit, want := range map[string]error{
-			another: hmacverify.ErrSignatureMismatch, "g": hmacverify.ErrMalformedSignature,
-		} {
-			sig := ex.sig[:i] + digit + ex.sig[i+1:]
-			for _, v := range verifiers {
-				if err := v.verify(secret, ex.body, sig); !errors.Is(err, want) {
-					t.Errorf("%s: %s: got %v, want %v", v.name, sig, err, want)
-				}
+	rc := newReceiver(t, secret)
+	for i := range ex.sig {
+		for _, digit := range "0123456789abcdefABCDEFg" {
+			sig := ex.sig[:i] + string(digit) + ex.sig[i+1:]
+			want := hmacverify.ErrSignatureMismatch
+			if sig == ex.sig {
+				want = nil
+			} else if digit < '0' || digit > '9' && digit < 'a' || digit > 'f' {
+				want = hmacverify.ErrMalformedSignature
+			}
+			err, again := hmacverify.Verify(secret, []byte(ex.body), sig), rc.Verify([]byte(ex.body), sig)
+			if !errors.Is(err, want) || !errors.Is(again, want) {
+				t.Errorf("%s: got %v and %v, want %v", sig, err, again, want)
 			}
 		}
 	}
@@ -271,23 +258,14 @@ func TestVerifyAllocations(t *testing.T) {
 	ex := examples(t)[0]
 	body := []byte(ex.body)
 	rc := newReceiver(t, "new secret", secret)
-	for _, tc := range []struct {
-		name string
-		call func() error
-		want error
-		most float64
-	}{
-		{"Verify", func() error { return hmacverify.Verify(secret, body, ex.sig) }, nil, 7},
-		{"Receiver.Verify", func() error { return rc.Verify(body, ex.sig) }, nil, 0},
-		{"forged", func() error { return rc.Verify(body, forged) }, hmacverify.ErrSignatureMismatch, 0},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			var err error
-			got := testing.AllocsPerRun(1000, func() { err = tc.call() })
-			if got > tc.most || err != tc.want {
-				t.Errorf("got %v after %v allocations, want %v after at most %v", err, got, tc.want, tc.most)
-			}
-		})
+	got := testing.AllocsPerRun(1000, func() { hmacverify.Verify(secret, body, ex.sig) })
+	if got > 7 {
+		t.Errorf("Verify: got %v allocations, want at most 7", got)
+	}
+	for _, sig := range []string{ex.sig, forged} {
+		if got := testing.AllocsPerRun(1000, func() { rc.Verify(body, sig) }); got > 0 {
+			t.Errorf("Receiver.Verify(%s): got %v allocations, want none", sig, got)
+		}
 	}
 }
 
@@ -321,8 +299,6 @@ func FuzzVerify(f *testing.F) {
 		f.Add("", ex.body, reference("", ex.body))
 		f.Add("\x00\x00", ex.body, reference("", ex.body))
 		f.Add(secret, ex.body, strings.ToUpper(ex.sig))
-		f.Add(secret, ex.body, "sha256="+ex.sig)
-		f.Add(secret, ex.body, "")
 		f.Add(" \n", ex.body, "") // Verify takes any secret
 	}
 	noSecret := regexp.MustCompile(`\A\x00*\z`)
@@ -357,39 +333,20 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// BenchmarkCheck compares the cost of verifying one body. The baseline is
-// sha256.Sum256; "new HMAC" is what most services do for each request.
-func BenchmarkCheck(b *testing.B) {
-	for _, size := range []struct{ name, body string }{
-		{"424B", examples(b)[0].body},
-		{"1MiB", strings.Repeat("x", 1<<20)},
+func BenchmarkVerify(b *testing.B) {
+	ex, rc := examples(b)[0], newReceiver(b, secret)
+	body := []byte(ex.body)
+	for name, verify := range map[string]func() error{
+		"Verify":          func() error { return hmacverify.Verify(secret, body, ex.sig) },
+		"Receiver.Verify": func() error { return rc.Verify(body, ex.sig) },
 	} {
-		body, sig := []byte(size.body), reference(secret, size.body)
-		digest := sha256.Sum256(body)
-		newHMAC := func() string {
-			mac := hmac.New(sha256.New, []byte(secret))
-			mac.Write(body)
-			return hex.EncodeToString(mac.Sum(nil))
-		}
-		rc := newReceiver(b, secret)
-		for _, bm := range []struct {
-			name     string
-			accepted func() bool
-		}{
-			{"sha256.Sum256", func() bool { return sha256.Sum256(body) == digest }},
-			{"new HMAC", func() bool { return hmac.Equal([]byte(newHMAC()), []byte(sig)) }},
-			{"Verify", func() bool { return hmacverify.Verify(secret, body, sig) == nil }},
-			{"Receiver.Verify", func() bool { return rc.Verify(body, sig) == nil }},
-		} {
-			b.Run(size.name+"/"+bm.name, func(b *testing.B) {
-				b.SetBytes(int64(len(body)))
-				b.ReportAllocs()
-				for b.Loop() {
-					if !bm.accepted() {
-						b.Fatal("rejected")
-					}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := verify(); err != nil {
+					b.Fatal(err)
 				}
-			})
-		}
+			}
+		})
 	}
 }
