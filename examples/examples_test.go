@@ -67,7 +67,7 @@ var build = sync.OnceValue(func() (err error) {
 	mod := fmt.Sprintf("module copies\n\ngo 1.24\n\nrequire example.com/hmacverify v0.0.0\n\n"+
 		"replace example.com/hmacverify => %q\n", module)
 	os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o600)
-	for _, name := range []string{"receiver", "send", "gateway", "inbox", "verify"} {
+	for _, name := range []string{"receiver", "send", "gateway", "inbox", "verify", "audit"} {
 		text, _ := os.ReadFile(filepath.Join(name, "main.go"))
 		os.Mkdir(filepath.Join(dir, name), 0o700)
 		os.WriteFile(filepath.Join(dir, name, "main.go"), text, 0o600)
@@ -264,6 +264,11 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 		{secret, "gateway -upstream http://[", url},
 		{secret, "gateway -upstream http://user:hidden@localhost", url},
 		{secret, "gateway -upstream http://localhost:99999", url + ": address 99999: invalid port"},
+		{"GUURU_SECRET=", "audit", "GUURU_SECRET: hmacverify: empty secret"},
+		{secret, "audit left", `unexpected argument "left"`},
+		{secret, "audit -url localhost:8000", "-url is not a URL like http://localhost:8000"},
+		{secret, "audit -url http://user:hidden@localhost", "-url is not a URL like"},
+		{secret, "audit -url http://user:hidden", "-url is not a URL like"},
 		{secret, "inbox -dir=", "no such file"},
 		{secret, "inbox -dir " + dir + "/inbox", "no such file"},
 		{secret, "inbox -dir " + os.DevNull, "not a directory"},
