@@ -6,7 +6,6 @@ package examples_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -68,9 +67,9 @@ var build = sync.OnceValue(func() (err error) {
 		"replace example.com/hmacverify => %q\n", module)
 	os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o600)
 	for _, name := range []string{"receiver", "send", "gateway", "inbox", "verify", "audit"} {
-		text, _ := os.ReadFile(filepath.Join(name, "main.go"))
-		os.Mkdir(filepath.Join(dir, name), 0o700)
-		os.WriteFile(filepath.Join(dir, name, "main.go"), text, 0o600)
+		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(name)); err != nil {
+			return err
+		}
 	}
 	bin := filepath.Join(dir, "bin")
 	os.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
@@ -256,6 +255,8 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 		{secret + ",PORT=:8000", "receiver", "PORT: listen tcp: address ::8000: too many colons"},
 		{"GUURU_SECRET=", "send " + os.DevNull, "GUURU_SECRET: hmacverify: empty secret"},
 		{secret, "send", "no file to send"},
+		{secret, "send -url http://user:hidden@localhost " + os.DevNull, "-url is not a URL like"},
+		{secret, "send -url http://user:hidden%zz@localhost -", "-url is not a URL like"},
 		{"GUURU_SECRET=", "verify " + os.DevNull, "no GUURU_SECRET, or no file: verify ["},
 		{secret, "verify", "no GUURU_SECRET, or no file: verify [-sig SIGNATURE] FILE..."},
 		{secret, "verify -unknown " + os.DevNull, "flag provided but not defined: -unknown"},
@@ -286,47 +287,31 @@ func TestBadConfigurationEndsProgram(t *testing.T) {
 	check(t, "no directory without an inbox", os.IsNotExist(err), true)
 }
 
-// lines returns the lines of a function that all servers share, without their
-// indentation and gofmt's alignment.
-func lines(server, function string) (shared []string) {
-	text, _ := os.ReadFile(filepath.Join(server, "main.go"))
-	_, text, _ = bytes.Cut(text, []byte("\nfunc "+function+"("))
-	text, _, _ = bytes.Cut(text, []byte("\n}\n"))
-	for line := range strings.Lines(string(text)) {
-		line = strings.Join(strings.Fields(line), " ")
-		if !strings.HasPrefix(line, "WriteTimeout: ") && !strings.HasPrefix(line, "serve(") {
-			shared = append(shared, line)
-		}
-	}
-	return shared
-}
-
-// firstMissing returns the first of lines that is not in text, in this order.
-func firstMissing(lines, text []string) string {
-	for _, line := range text {
-		if len(lines) > 0 && line == lines[0] {
-			lines = lines[1:]
-		}
-	}
-	return strings.Join(lines[:min(1, len(lines))], "")
-}
-
-// The servers parse flags, read their secrets, listen, and stop in one way,
-// postgres included. So other tests of that run only one of them.
+// The servers parse flags, read their secrets, listen, and stop in one way, so
+// other tests of that run only one of them. Only WriteTimeout differs.
 func TestServersAgree(t *testing.T) {
 	t.Parallel()
-	main, serve := lines("receiver", "main"), lines("receiver", "serve")
-	check(t, "lines that all servers share", len(main)+len(serve) > 35, true)
-	for server, limit := range map[string]string{
-		"receiver": "15 * time.Second", "gateway": "45 * time.Second",
-		"inbox": "time.Minute", "postgres": "limit + 15*time.Second",
+	parts := regexp.MustCompile(`(?s)\taddr := .*?\n|\tflag\.Parse\(\).*?\n\t}|` +
+		`\tsecrets := .*?\n\tif err != nil {.*?\n\t}|// serve returns .*?\n}\n`)
+	timeout, spaces := regexp.MustCompile(`WriteTimeout: [^,]*,.*`), regexp.MustCompile(` +`)
+	var shared []string
+	for _, own := range [][2]string{
+		{"receiver", "15 * time.Second"}, {"gateway", "45 * time.Second"}, {"inbox", "time.Minute"},
+		{"postgres", "limit + 15*time.Second"},
 	} {
+		server, limit := own[0], "WriteTimeout: "+own[1]+", "
 		text, _ := os.ReadFile(filepath.Join(server, "main.go"))
-		check(t, server+": a WriteTimeout of "+limit,
-			strings.Contains(string(text), "WriteTimeout: "+limit+", "), true)
-		check(t, server+": main lacks", firstMissing(main, lines(server, "main")), "")
-		check(t, server+": serve lacks", firstMissing(serve, lines(server, "serve")), "")
-		check(t, server+": only its serve has", firstMissing(lines(server, "serve"), serve), "")
+		check(t, server+": "+limit, strings.Count(string(text), limit), 1)
+		text = spaces.ReplaceAll(timeout.ReplaceAll(text, nil), []byte(" ")) // gofmt aligns
+		got := parts.FindAllString(string(text), -1)
+		if server == "receiver" {
+			shared = got
+		}
+		check(t, server+strings.Join(got, "\n"), slices.Equal(got, shared), true)
+	}
+	check(t, "shared parts", len(shared), 4)
+	for _, limit := range []string{"ReadTimeout: 10 * time.Second,", "IdleTimeout: 11 * time.Minute,"} {
+		check(t, limit, strings.Count(strings.Join(shared, ""), limit), 1) // too long for a test
 	}
 }
 
@@ -355,10 +340,12 @@ func TestReceiver(t *testing.T) {
 	p := start(t, secret, "receiver")
 	for _, tc := range []struct{ event, body, sig, want, log string }{
 		{"chat-rated", rated, sign(rated), "200 Success!",
-			`INFO chat-rated user=João question="Is it free?" status=rated rating=1`},
+			`INFO chat-rated user=João question="Is it free?" rating=1`},
+		{"chat-rated", "{}", sign("{}"), "200 Success!", `WARN ignored event=chat-rated status=""`},
 		{"chat-closed", rated, sign(rated), "200 Success!", "INFO ignored event=chat-closed"},
 		{"message-created", "[]", sign("[]"), "200 Success!", "INFO ignored event=message-created"},
-		{"chat-rated", "[]", sign("[]"), "500 payload not decoded\n", "signature=" + sign("[]")},
+		{"chat-rated", "[]", sign("[]"), "500 payload not decoded\n",
+			`ERROR payload not decoded event=chat-rated err="hmacverify: unexpected payload structure: `},
 		{"chat-rated", "{}", sign("[]"), mismatch,
 			`err="hmacverify: signature mismatch: read 2 bytes, Content-Length 2"`},
 		{"chat-rated", "{}", "12345", mismatch, "malformed signature: length 5, want 64"},
@@ -370,7 +357,7 @@ func TestReceiver(t *testing.T) {
 	}
 }
 
-// On a signal, a program finishes the request in progress. It takes two seconds
+// On a signal, a program finishes the request in progress. It takes six seconds
 // here, which a WriteTimeout must allow. A second signal ends it at once.
 func TestShutdown(t *testing.T) {
 	t.Parallel()
@@ -382,7 +369,7 @@ func TestShutdown(t *testing.T) {
 			p.Process.Signal(signal)
 			p.waitForLog(t, "shutting down")
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(6 * time.Second)
 		if other, err := net.Dial("tcp", patient.addr); err == nil {
 			other.Close()
 			t.Errorf("%v: it still listens", signal)
@@ -509,6 +496,7 @@ func TestSend(t *testing.T) {
 		{"/200 - " + file, "text", "- 400 \"Invalid request, body is not JSON\"\n" + file + success, 1},
 		{"/302 -", "{}", "- 302 " + received("chat-rated", "{}"), 1},
 		{"/507 -", "{}", "- 507 " + received("chat-rated", "{}"), 1},
+		{"/200 a\x1b\u202eb", "", `a\x1b\u202eb error: open a\x1b\u202eb: no such file or directory` + "\n", 1},
 		{"/200 absent " + file, "", "no such file or directory\n" + file + success, 1},
 		{" -url http://127.0.0.1:1 -", "{}", "connection refused\n", 1},
 	} {
@@ -520,4 +508,7 @@ func TestSend(t *testing.T) {
 		}
 	}
 	check(t, "deliveries and keys", []int{deliveries, len(keys)}, []int{7, 7})
+	const redirect = `send -url "$0" - >/dev/full`
+	_, errs, status := run(t, "{}", secret, "sh", "-c", redirect, server.URL+"/200")
+	check(t, redirect+errs, []int{status, strings.Count(errs, "no space left")}, []int{1, 1})
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,31 +40,38 @@ func TestGatewayRequest(t *testing.T) {
 			"X-Guuru-Hmac.Sha256: x\r\nX-Guuru-Hmac!Sha256: x\r\nX-Guuru: x\r\nX-Guuru-: x\r\n" +
 			"My-X-Guuru-Event: x\r\nContent-Type2: x\r\n"
 	)
-	signed := "X-Guuru-Hmac-Sha256: " + sign(rated) + "\r\ncontent-type: application/json\r\n" +
-		"Idempotency-Key: a key\r\nX-Guuru-Event: chat-rated\r\nX-Guuru-Event: chat-closed\r\n" +
-		"X-GUURU-New-2: new\r\n"
-	length := fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(rated), rated)
+	headers := func(secret, body string) string {
+		return "X-Guuru-Hmac-Sha256: " + hmacverify.Sign(secret, []byte(body)) +
+			"\r\ncontent-type: application/json\r\nIdempotency-Key: a key\r\n" +
+			"X-Guuru-Event: chat-rated\r\nX-Guuru-Event: chat-closed\r\nX-GUURU-New-2: new\r\n"
+	}
+	whole := func(body string) string { return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body) }
 	chunked := fmt.Sprintf("Transfer-Encoding: chunked\r\nTrailer: X-Guuru-Event\r\n\r\n5\r\n%s\r\n"+
 		"%x\r\n%s\r\n0\r\nX-Guuru-Event: trailer\r\n\r\n", rated[:5], len(rated)-5, rated[5:])
-	passed := fmt.Sprintf(`200 POST %s /hooks//a%%2Fb?x=1;y=%%zz map["Connection":["close"] `+
-		`"Content-Length":["%d"] "Content-Type":["application/json"] "Idempotency-Key":["a key"] `+
-		`"X-Guuru-Event":["chat-rated" "chat-closed"] "X-Guuru-Hmac-Sha256":["%s"] `+
-		`"X-Guuru-New-2":["new"]] %d %s <nil>`, host, len(rated), sign(rated), len(rated), rated)
-	current := strings.NewReplacer(sign(rated), hmacverify.Sign("new", []byte(rated)))
+	passed := func(secret, body string) string {
+		return fmt.Sprintf(`200 POST %s /hooks//a%%2Fb?x=1;y=%%zz map["Connection":["close"] `+
+			`"Content-Length":["%d"] "Content-Type":["application/json"] "Idempotency-Key":["a key"] `+
+			`"X-Guuru-Event":["chat-rated" "chat-closed"] "X-Guuru-Hmac-Sha256":["%s"] `+
+			`"X-Guuru-New-2":["new"]] %d %s <nil>`,
+			host, len(body), hmacverify.Sign(secret, []byte(body)), len(body), body)
+	}
+	large := `"` + strings.Repeat("x", 1<<20-1000) + `"` // the echo is longer
+	signed := headers("secr3t", rated)
 	for _, tc := range []struct{ name, request, want string }{
-		{"current secret", current.Replace(post + signed + length), current.Replace(passed)},
-		{"previous secret", post + signed + length, passed},
-		{"chunks and a trailer", post + signed + chunked, passed},
-		{"another URL and other headers", elsewhere + others + signed + length, passed},
-		{"forged", post + signed + strings.ToUpper(length), mismatch},
-		{"GET", "GET / HTTP/1.1\r\nHost: x\r\n" + signed + length, "405 map[Allow:[POST] " +
+		{"current secret", post + headers("new", rated) + whole(rated), passed("new", rated)},
+		{"previous secret", post + signed + whole(rated), passed("secr3t", rated)},
+		{"chunks and a trailer", post + signed + chunked, passed("secr3t", rated)},
+		{"another URL and other headers", elsewhere + others + signed + whole(rated), passed("secr3t", rated)},
+		{"nearly 1 MiB", post + headers("secr3t", large) + whole(large), passed("secr3t", large)},
+		{"forged", post + signed + strings.ToUpper(whole(rated)), mismatch},
+		{"GET", "GET / HTTP/1.1\r\nHost: x\r\n" + signed + whole(rated), "405 map[Allow:[POST] " +
 			"Content-Type:[text/plain; charset=utf-8]] Invalid request, method is not POST"},
 	} {
 		check(t, tc.name, read(write(t, gateway.addr, tc.request)), tc.want)
 	}
-	check(t, "connections to the backend", len(from), 4)
+	check(t, "connections to the backend", len(from), 5)
 	waitFor(t, gateway.log, `listening .*\n.* id=\S+ status=200\n`+
-		`(.* id=\S+ note="signed with the previous secret" status=200\n){3}.* signature mismatch`)
+		`(.* id=\S+ note="signed with the previous secret" status=200\n){4}.* signature mismatch`)
 }
 
 func TestGatewayResponse(t *testing.T) {
@@ -82,6 +90,8 @@ func TestGatewayResponse(t *testing.T) {
 	const info, warn = "INFO backend responded", "WARN backend responded"
 	const failed = "ERROR no usable response"
 	const created = "201 Created\r\nContent-Type: text/x\r\nSet-Cookie: a=b\r\nX-Guuru-Event: x\r\n"
+	// What it reads and logs of a response without an end is limited.
+	endless := "Content-Type: " + strings.Repeat("x", 9_000_000)
 	log := `.* listening .*\n`
 	for i, tc := range []struct{ response, want, log string }{
 		{created + "Content-Length: 2\r\n\r\nhi", "201 map[Content-Type:[text/x]] hi", info},
@@ -91,6 +101,7 @@ func TestGatewayResponse(t *testing.T) {
 		{"099 out of range\r\nContent-Length: 2\r\n\r\nhi", "502 ", failed},
 		{"101 X\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", "502 ", failed},
 		{"no response", "502 ", failed},
+		{"200 long\r\n" + endless + "\r\n\r\n", "502 ", failed},
 		{"200 truncated\r\nContent-Type: x\r\nContent-Length: 9\r\n\r\nhi", "502 ", failed},
 		{"200 at limit\r\nContent-Length: 1048576\r\n\r\n" + big, "200 " + big, info},
 		{"200 over limit\r\n\r\n" + big + big, "502 ", failed},
@@ -103,6 +114,11 @@ func TestGatewayResponse(t *testing.T) {
 	logged := waitFor(t, gateway.log, "^"+log+"$")[0]
 	check(t, "over the limit, it stops reading", strings.Contains(logged, "bytes=1048577 "), true)
 	check(t, "the log shows the URL", strings.Contains(logged, "hidden"), false)
+	responses <- strings.Repeat("not HTTP", 1_000_000)
+	request, _ := delivery("[]")
+	check(t, "not HTTP", read(write(t, gateway.addr, request)), "502 ")
+	size, _ := os.Stat(gateway.log)
+	check(t, fmt.Sprint("size of the log: ", size.Size()), size.Size() < 100_000, true)
 }
 
 func TestGatewaySenderLeaves(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -43,7 +44,16 @@ func wantPost(t *testing.T, p *process, dir, body, response string, bodies ...st
 	check(t, "files after "+body, readFiles(dir), want)
 	if response == notStored {
 		file := filepath.Join(dir, inboxName("chat-rated", body))
-		p.waitForLog(t, "ERROR not stored file="+file)
+		waitFor(t, p.log, "ERROR not stored file="+regexp.QuoteMeta(file)+".* err=.+")
+	}
+}
+
+func wantNoOpenFiles(t *testing.T, p *process, dir string) {
+	t.Helper()
+	fds, _ := filepath.Glob(fmt.Sprint("/proc/", p.Process.Pid, "/fd/*")) // only on Linux
+	for _, fd := range fds {
+		file, _ := os.Readlink(fd)
+		check(t, "left open: "+file, strings.HasPrefix(file, dir), false)
 	}
 }
 
@@ -54,7 +64,7 @@ func TestInbox(t *testing.T) {
 		p := start(t, secret, "inbox", "-dir", dir+"/")
 		for _, d := range [][2]string{
 			{"chat-rated", rated}, {"chat-rated", " {\n}\r\n"}, {"chat-rated", "\"\xff, \xc3\""},
-			{"chat-rated", strings.Repeat("1", 100_000)},
+			{"chat-rated", strings.Repeat("1", 1<<20)},
 			{"chat-assigned", "{}"}, {"chat-opened", "{}"}, {"chat-closed", "{}"},
 			{"chat-reopened", "{}"}, {"chat-transferred", "{}"}, {"chat-rated", "{}"},
 			{"message-created", "{}"},
@@ -118,11 +128,7 @@ func TestInboxDiskFull(t *testing.T) {
 	p := start(t, secret, "sh", "-c", `ulimit -f 4 && exec inbox "$@"`, "sh", "-dir", dir)
 	wantPost(t, p, dir, "1", "200 Success!", "1")
 	wantPost(t, p, dir, large, notStored, "1")
-	fds, _ := filepath.Glob(fmt.Sprint("/proc/", p.Process.Pid, "/fd/*")) // only on Linux
-	for _, fd := range fds {
-		file, _ := os.Readlink(fd)
-		check(t, "left open: "+file, strings.HasPrefix(file, dir), false)
-	}
+	wantNoOpenFiles(t, p, dir)
 	wantPost(t, p, dir, "2", "200 Success!", "1", "2")
 	wantPost(t, start(t, secret, "inbox", "-dir", dir), dir, large, "200 Success!", "1", "2", large)
 	wantPost(t, p, dir, large, "200 Success!", "1", "2", large) // a duplicate needs no room
@@ -135,7 +141,9 @@ func TestInboxNameTaken(t *testing.T) {
 	p := start(t, secret, "inbox", "-dir", dir)
 	file := filepath.Join(dir, inboxName("chat-rated", "{}"))
 	for script, want := range map[string]string{
-		`mkfifo "$0"`:     `err="file already exists"`,
+		`mkfifo "$0"`: `err="file already exists"`,
+		// Reading it would take more memory than the machine has.
+		`dd if=/dev/zero of="$0" bs=1 count=1 seek=100000000000`: `err="file already exists"`,
 		`ln -s "$0" "$0"`: `too many levels of symbolic links"`, // as any error of reading it
 	} {
 		run(t, "", "", "sh", "-c", script, file)
@@ -169,10 +177,16 @@ func TestInboxCallFails(t *testing.T) {
 		wantPost(t, p, dir, "{}", notStored, stored...) // maybe a duplicate
 		strace.Process.Kill()
 		strace.Wait()
+		wantNoOpenFiles(t, p, dir)
 		wantPost(t, p, dir, "{}", "200 Success!", "{}")
 	}
-	// It does not start without hard links, or if directories cannot sync.
-	for _, inject := range []string{"linkat:error=EPERM", "fsync:error=EINVAL -P " + dir} {
+	// It does not start without hard links, or if a directory cannot sync. If that
+	// is the parent of a new one, the next start fails, too.
+	syncParent := "fsync:error=EIO -P " + filepath.Dir(dir)
+	for _, inject := range []string{
+		"linkat:error=EPERM", "fsync:error=EINVAL -P " + dir, syncParent, syncParent,
+	} {
+		os.RemoveAll(dir)
 		script := "exec strace -D -f -o /dev/null -e inject=" + inject + " inbox -dir " + dir
 		_, errs, status := run(t, "", secret, "sh", "-c", script)
 		want := "-dir must take files, hard links, and syncs: "
@@ -194,7 +208,7 @@ func TestInboxOrder(t *testing.T) {
 	for range 2 { // the second is a duplicate
 		post(p, "chat-rated", "{}", sign("{}"))
 	}
-	temporary, syncDir := `\(\d+<\S+/\.inbox-tmp-\d+>`, `fsync\(\d+<`+dir+`>`
+	temporary, syncDir := `\(\d+<`+dir+`/\.inbox-tmp-\d+>`, `fsync\(\d+<`+dir+`>`
 	const respond = `"HTTP/1.1 200`
 	steps := []string{`mkdirat`, `fsync\(\d+<` + filepath.Dir(dir) + `>`,
 		`write` + temporary + `, "{}"`, `fsync` + temporary, `linkat`, syncDir, respond, syncDir, respond}

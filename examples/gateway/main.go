@@ -93,7 +93,8 @@ var passes = regexp.MustCompile(`^(Content-Type|Idempotency-Key|X-Guuru-[A-Za-z0
 // a reused one just then, net/http would fail or send several copies.
 var transport = &http.Transport{ // without Proxy; compression would add Accept-Encoding
 	DisableKeepAlives: true, DisableCompression: true, TLSHandshakeTimeout: 10 * time.Second,
-	DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+	DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+	MaxResponseHeaderBytes: 16 << 10, // errors may quote as much
 }
 
 func (g gateway) post(r *http.Request, body []byte) (*http.Response, []byte, error) {

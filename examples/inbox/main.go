@@ -4,10 +4,10 @@
 //	GUURU_SECRET=secr3t go run ./examples/inbox
 //	jq -c '[.rating, .question]' deliveries/chat-rated-*.json
 //
-// Once you delete a file, its delivery can be stored again. Several processes
-// can share a directory. For several machines, use examples/postgres. Use ext4,
-// XFS, or Btrfs: on other filesystems, a crash may lose what was stored. On
-// SIGTERM it finishes requests in progress: give a container a minute to stop.
+// Take only *.json away. Once a file is gone, its delivery can be stored again.
+// Several processes can share a directory; several machines need examples/postgres.
+// Unless it is on ext4, XFS, or Btrfs, a crash may lose what was stored. On SIGTERM
+// it finishes requests in progress: give a container a minute to stop.
 package main
 
 import (
@@ -97,7 +97,8 @@ func add(file string, body []byte) error {
 
 // compare returns an error unless file holds body.
 func compare(file string, body []byte) error {
-	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+	info, err := os.Stat(file)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() != int64(len(body))) {
 		return os.ErrExist // reading a FIFO would wait for a writer
 	}
 	text, err := os.ReadFile(file)
@@ -121,10 +122,12 @@ func syncDir(name string) error {
 
 // prepare makes the directory, and tries in it what a delivery needs.
 func prepare() error {
-	// The name of an old directory may not be durable yet: always sync the parent.
-	mkdirErr, syncErr := os.Mkdir(*dir, 0o700), syncDir(filepath.Join(*dir, ".."))
-	if err := cmp.Or(mkdirErr, syncErr); err != nil && !errors.Is(err, os.ErrExist) {
-		return err // but an old one's parent may be unreadable: ignore syncErr then
+	made, synced := os.Mkdir(*dir, 0o700), syncDir(filepath.Join(*dir, "..")) // an old name, too
+	if made != nil && !errors.Is(made, os.ErrExist) {
+		return made
+	}
+	if made == nil && synced != nil { // the parent of an old one may be unreadable
+		return errors.Join(synced, os.Remove(*dir)) // so that the next start fails, too
 	}
 	trial := filepath.Join(*dir, fmt.Sprint(".inbox-tmp-", time.Now().UnixNano()))
 	if err := add(trial, nil); err != nil {
@@ -135,10 +138,7 @@ func prepare() error {
 
 // clean removes the temporary files that crashes left.
 func clean() {
-	d, err := os.Open(*dir)
-	if err != nil {
-		return
-	}
+	d, _ := os.Open(*dir) // nil if that fails, and then without entries
 	defer d.Close()
 	temporary := regexp.MustCompile(`^\.inbox-tmp-\d+$`)
 	for e, err := d.ReadDir(1); err == nil; e, err = d.ReadDir(1) { // one by one saves memory

@@ -1,23 +1,23 @@
 // Postgres stores each delivery from Guuru once in PostgreSQL before it responds
-// with 200, also behind PgBouncer:
+// with 200, also behind PgBouncer and after a failover:
 //
 //	cd examples/postgres
 //	export DATABASE_URL=postgres://user:password@localhost:5432/database
 //	GUURU_SECRET=secr3t go run .
 //	psql "$DATABASE_URL" -c "SELECT id, encode(body, 'escape') FROM deliveries"
 //
-// The first start needs CREATE on the schema, later ones SELECT and INSERT on the
-// table. Each instance opens up to 10 connections. Where the role or the server
-// allows fewer, deliveries get 500: add ?pool_max_conns=2 to the URL. Where
-// transactions are serializable by default, one of two concurrent duplicates may
-// get 500, but is stored. With synchronous_commit = off, or in an UNLOGGED table,
-// a crash of the server may lose what was stored. On SIGTERM it finishes requests
-// in progress: give a container 25 seconds to stop.
+// The first start needs CREATE on the schema, later ones SELECT, INSERT, and UPDATE
+// (for FOR SHARE) on the table. It opens up to 10 connections, and after a failure
+// 20: where fewer are allowed, add ?pool_max_conns=2 to the URL. A crash of the
+// server may lose rows of an UNLOGGED table, or with synchronous_commit = off. On
+// SIGTERM it finishes requests in progress: give a container 25 seconds to stop.
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -28,7 +28,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -51,34 +53,25 @@ func main() {
 	if err != nil {
 		log.Fatalf("GUURU_SECRET, GUURU_SECRET_PREVIOUS: %v", err)
 	}
-	pool, err := open(os.Getenv("DATABASE_URL"))
+	s, err := open(os.Getenv("DATABASE_URL"))
 	if err != nil {
 		log.Fatal("DATABASE_URL: ", strings.Join(strings.Fields(err.Error()), " ")) // one line
 	}
-	serve(*addr, rc.Handler(http.HandlerFunc(store{pool}.deliver))) // pool.Close could hang
+	serve(*addr, rc.Handler(http.HandlerFunc(s.deliver)))
 }
 
-type store struct{ pool *pgxpool.Pool }
-
-const limit = 10 * time.Second // for the database to respond
-const insert = `INSERT INTO deliveries (id, event, idempotency_key, body)
-	VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING`
-
 // deliver receives only requests with a valid signature.
-func (s store) deliver(w http.ResponseWriter, r *http.Request) {
+func (s *store) deliver(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body) // from memory, so there is no error
 	event, key := r.Header.Get(hmacverify.EventHeader), r.Header.Get(hmacverify.IdempotencyKeyHeader)
 	id := hmacverify.DeliveryID(event, r.Header.Get(hmacverify.SignatureHeader))
-	event = strings.ToValidUTF8(event[:min(len(event), 100)], "?") // not signed, maybe long
-	key = strings.ToValidUTF8(key[:min(len(key), 100)], "?")       // PostgreSQL rejects non-UTF-8
+	event = strings.ToValidUTF8(fmt.Sprintf("%.100s", event), "?") // not signed, maybe long
+	key = strings.ToValidUTF8(fmt.Sprintf("%.100s", key), "?")     // PostgreSQL rejects non-UTF-8
 	logger := slog.With("id", id, "event", event, "key", key)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), limit)
-	defer cancel()
-	tag, err := s.pool.Exec(ctx, insert, id, event, key, body) // even if the sender disconnects
-	result := "stored"
-	if err == nil && tag.RowsAffected() == 0 { // is it there, or did a trigger swallow it?
-		result = "duplicate"
-		err = s.pool.QueryRow(ctx, "SELECT id FROM deliveries WHERE id = $1", id).Scan(&id)
+	result, err := s.insert(r.Context(), id, event, key, body)
+	if err != nil {
+		logger.Warn("trying again, with new connections", "err", err)
+		result, err = s.insert(r.Context(), id, event, key, body)
 	}
 	if err != nil {
 		logger.Error("not stored", "err", err)
@@ -89,39 +82,78 @@ func (s store) deliver(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "Success!")
 }
 
-// CREATE TABLE IF NOT EXISTS fails when several instances start at once, and
-// needs CREATE on the schema even if the table exists. BEGIN is for the trial.
-const schema = `BEGIN; SELECT pg_advisory_xact_lock(7480083526);
-	DO $$ BEGIN IF to_regclass('deliveries') IS NULL THEN CREATE TABLE deliveries (
-		id text PRIMARY KEY, event text, idempotency_key text, body bytea,
-		received timestamptz DEFAULT now()); END IF; END $$; COMMIT; BEGIN`
+const (
+	limit  = 10 * time.Second // for the database to respond, in two attempts
+	insert = `INSERT INTO deliveries (id, event, idempotency_key, body)
+		VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING`
+	lookup = "SELECT body FROM deliveries WHERE id = $1 FOR SHARE" // waits for standbys, too
+	// CREATE TABLE IF NOT EXISTS fails when several instances start at once, and
+	// needs CREATE on the schema even if the table exists. BEGIN is for the trial.
+	schema = `BEGIN; SELECT pg_advisory_xact_lock(7480083526);
+		DO $$ BEGIN IF to_regclass('deliveries') IS NULL THEN CREATE TABLE deliveries (
+			id text PRIMARY KEY, event text, idempotency_key text, body bytea,
+			received timestamptz DEFAULT now()); END IF; END $$; COMMIT; BEGIN`
+)
+
+type store struct {
+	mu     sync.Mutex
+	pool   *pgxpool.Pool
+	opened time.Time // when pool was, if renewed
+}
+
+func (s *store) insert(ctx context.Context, id, event, key string, body []byte) (string, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit/2) // the sender may leave
+	defer cancel()
+	s.mu.Lock()
+	pool := s.pool
+	s.mu.Unlock()
+	result := "stored"
+	tag, err := pool.Exec(ctx, insert, id, event, key, body)
+	if err == nil && tag.RowsAffected() == 0 { // is it there, or did a trigger swallow it?
+		result = "duplicate"
+		err = pool.QueryRow(ctx, lookup, id).Scan(&body)
+	}
+	if err != nil {
+		s.renew(pool)
+	}
+	return result, err
+}
+
+// renew replaces connections that may be dead, or read-only since a failover. pgx
+// counts dead ones for 15 seconds, so it replaces the pool, but not again and again.
+func (s *store) renew(failed *pgxpool.Pool) {
+	failed.Reset()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pool != failed || time.Since(s.opened) < limit/2 {
+		return
+	}
+	s.pool, _ = pgxpool.NewWithConfig(context.Background(), failed.Config()) // valid: it was
+	s.opened = time.Now()
+	time.AfterFunc(limit, failed.Close) // no delivery uses it then
+}
 
 // open connects, creates the table if there is none, and tries the insertion.
-func open(text string) (*pgxpool.Pool, error) {
-	if strings.ContainsAny(text, "\r\n") {
-		return nil, errors.New("contains a line break")
-	}
-	scheme, _, _ := strings.Cut(text, "://")
-	config, err := pgxpool.ParseConfig(text) // do not show err: it may have the password
-	if err != nil || scheme != "postgres" && scheme != "postgresql" ||
-		strings.Contains(config.ConnConfig.Host+config.ConnConfig.Database, "@") {
+func open(text string) (*store, error) {
+	config, err := pgxpool.ParseConfig(text)
+	_, reason, _ := strings.Cut(fmt.Sprint(err), "`: ") // after the URL
+	switch {
+	case !regexp.MustCompile(`^postgres(ql)?://\S*$`).MatchString(text),
+		regexp.MustCompile(`^(failed to parse|invalid port)`).MatchString(reason),
+		err == nil && strings.Contains(config.ConnConfig.Host+config.ConnConfig.Database, "@"):
 		return nil, errors.New("not a URL like postgres://user:percent-encoded-password@host/database, " +
-			"or sslmode, sslrootcert, connect_timeout, or another parameter is invalid")
+			"or a space, a line break, or an invalid port (PGPORT)") // err may show the password
+	case err != nil:
+		return nil, fmt.Errorf("a parameter, or a PG variable such as PGSSLMODE: %s", reason)
 	}
 	config.MaxConns = min(config.MaxConns, 10) // PostgreSQL allows 100 in total by default
-	config.ConnConfig.ConnectTimeout = limit
-	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // PgBouncer shares connections
-	// Skip connections that died, for example when the server restarted.
-	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
-	config.PingTimeout = time.Second
-	config.BeforeClose = func(c *pgx.Conn) {
-		if c.IsClosed() { // otherwise pgx and the pool may keep it for 15 seconds
-			c.PgConn().Conn().Close()
-		}
-	}
+	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	c := config.ConnConfig
+	c.DefaultQueryExecMode = pgx.QueryExecModeExec                         // for PgBouncer
+	c.ConnectTimeout = min(cmp.Or(c.ConnectTimeout, limit), 3*time.Second) // for each host
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	conn, err := pgx.ConnectConfig(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
@@ -129,15 +161,18 @@ func open(text string) (*pgxpool.Pool, error) {
 	if _, err := conn.Exec(ctx, schema); err != nil {
 		return nil, fmt.Errorf("create the table: %w", err)
 	}
-	zeros := strings.Repeat("0", 100) // no ID, event, or key is longer
-	tag, err := conn.Exec(ctx, insert, zeros[:81], zeros, zeros, []byte("{}"))
-	if err != nil {
+	long, body := strings.Repeat("0", 100), []byte("\x00\xff") // no event or key is longer
+	id := long[:81-26] + rand.Text()                           // as long as an ID can be
+	if _, err := conn.Exec(ctx, insert, id, long, long, body); err != nil {
 		return nil, fmt.Errorf("try an insertion: %w", err)
 	}
-	if tag.RowsAffected() != 1 {
-		return nil, errors.New("try an insertion: a trigger or rule swallows rows")
+	var stored []byte
+	err = conn.QueryRow(ctx, lookup, id).Scan(&stored)
+	if err != nil || !bytes.Equal(stored, body) {
+		return nil, fmt.Errorf("a trigger or rule, or body's type, changes rows: %q, %v", stored, err)
 	}
-	return pgxpool.NewWithConfig(ctx, config)
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	return &store{pool: pool}, err
 }
 
 // serve returns after a signal, once all requests have a response.

@@ -2,15 +2,15 @@
 //
 //	GUURU_SECRET=secr3t go run ./examples/receiver
 //
-// It stores nothing: to keep every delivery, see examples/inbox. To rotate the
-// secret, set GUURU_SECRET_PREVIOUS to the old one. On SIGTERM it finishes
-// requests in progress: give a container 15 seconds to stop.
+// It stores nothing: see examples/inbox. To rotate the secret, set also
+// GUURU_SECRET_PREVIOUS. On SIGTERM, give it 15 seconds to finish requests.
 package main
 
 import (
 	"cmp"
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -46,17 +46,18 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 	switch event := r.Header.Get(hmacverify.EventHeader); event {
 	case hmacverify.EventChatRated:
 		p, err := hmacverify.PayloadFrom(r.Context())
-		if err != nil {
-			slog.Error("payload not decoded", "event", event, "err", err,
-				"signature", r.Header.Get(hmacverify.SignatureHeader))
+		if err != nil { // the delivery may not come again: a service keeps r.Body
+			slog.Error("payload not decoded", "event", event, "err", err)
 			http.Error(w, "payload not decoded", http.StatusInternalServerError)
 			return
 		}
-		// The signature covers the status, but not the event's name.
-		slog.Info(event, "user", p.User.Name, "question", p.Question,
-			"status", p.Status, "rating", p.Rating)
+		if p.Status != "rated" { // the event is not signed: maybe a replay under its name
+			slog.Warn("ignored", "event", event, "status", p.Status)
+			break
+		}
+		slog.Info(event, "user", p.User.Name, "question", p.Question, "rating", p.Rating)
 	default:
-		slog.Info("ignored", "event", event[:min(len(event), 100)]) // not signed
+		slog.Info("ignored", "event", fmt.Sprintf("%.100s", event)) // not signed, maybe long
 	}
 	io.WriteString(w, "Success!")
 }

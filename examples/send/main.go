@@ -9,14 +9,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
+	neturl "net/url"
 	"os"
+	"regexp"
+	"strings"
 	"time"
 
 	"example.com/hmacverify"
@@ -29,6 +32,10 @@ func main() {
 	if flag.NArg() == 0 {
 		log.Fatal("no file to send")
 	}
+	u, err := neturl.Parse(*url)
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+		log.Fatal("-url is not a URL like http://localhost:8000, without a password")
+	}
 	secret := os.Getenv("GUURU_SECRET")
 	if _, err := hmacverify.New(secret); err != nil { // only checks the secret
 		log.Fatalf("GUURU_SECRET: %v", err)
@@ -38,48 +45,46 @@ func main() {
 	for _, file := range flag.Args() {
 		response, err := send(*url, secret, *event, file)
 		if err != nil {
-			response, status = err.Error(), 1
+			response = "error: " + err.Error()
 		}
-		fmt.Println(file, response)
+		if response[0] != '2' {
+			status = 1
+		}
+		if _, err := fmt.Println(oneLine(file + " " + response)); err != nil {
+			log.Fatal(err)
+		}
 	}
 	os.Exit(status)
 }
 
-// client does not follow redirects, because Guuru might not. It uses no proxy.
-var client = http.Client{
-	Timeout:       30 * time.Second,
-	Transport:     &http.Transport{},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// oneLine escapes control characters, which a file's name may contain.
+func oneLine(s string) string {
+	quote := func(c string) string { return strings.Trim(fmt.Sprintf("%+q", c), `"`) }
+	control := regexp.MustCompile(`[\pC\p{Zl}\p{Zp}]`)
+	return control.ReplaceAllStringFunc(strings.ToValidUTF8(s, "?"), quote)
 }
 
-// send posts file. It returns the response if its status is 2xx, or an error.
-func send(url, secret, event, file string) (response string, err error) {
+// send posts file, and returns the status and the beginning of the response.
+func send(url, secret, event, file string) (string, error) {
 	body, err := read(file)
 	if err != nil {
 		return "", err
 	}
-	r, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return "", err
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	r, _ := http.NewRequestWithContext(ctx, "POST", url, bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set(hmacverify.EventHeader, event)
 	r.Header.Set(hmacverify.IdempotencyKeyHeader, rand.Text())
 	r.Header.Set(hmacverify.SignatureHeader, hmacverify.Sign(secret, body))
-	resp, err := client.Do(r)
+	transport := http.Transport{DisableKeepAlives: true} // no proxy, and no second try
+	resp, err := transport.RoundTrip(r)                  // no redirects, and no URL in errors
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 200)) // enough to see what it is
-	if err != nil {
-		return "", err
-	}
-	response = fmt.Sprintf("%d %q", resp.StatusCode, text)
-	if resp.StatusCode/100 != 2 {
-		return "", errors.New(response)
-	}
-	return response, nil
+	return fmt.Sprintf("%d %q", resp.StatusCode, text), err
 }
 
 func read(file string) ([]byte, error) {
