@@ -78,7 +78,9 @@ func TestAuditFindsFlaws(t *testing.T) {
 			return r.headers == 0 && r.contentType == ""
 		},
 		"an empty body without a signature": func(r received) bool { return r.body == "" },
-		"an empty signature":                func(r received) bool { return r.headers == 1 && r.sig == "" },
+		"an empty signature": func(r received) bool {
+			return r.headers == 1 && r.sig == ""
+		},
 		"its first digit changed": func(r received) bool {
 			return len(r.sig) == 64 && r.sig[1:] == r.want[1:]
 		},
@@ -143,6 +145,7 @@ func TestAuditEnds(t *testing.T) {
 		}
 		rejection(w)
 	})
+	abort := func(http.ResponseWriter) { panic(http.ErrAbortHandler) }
 	respond := func(code int) func(w http.ResponseWriter) {
 		return func(w http.ResponseWriter) { w.WriteHeader(code) }
 	}
@@ -156,8 +159,8 @@ func TestAuditEnds(t *testing.T) {
 		{"307", respond(307), 6, ": 307 Temporary Redirect\n"},
 		{"429", respond(429), 6, ": 429 Too Many Requests\n"},
 		{"500", respond(500), 6, ": 500 Internal Server Error\n"},
-		{"no response", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, 6, ": no response: EOF\n"},
-		{"ends", func(http.ResponseWriter) { server.Listener.Close(); panic(http.ErrAbortHandler) }, 5,
+		{"no response", abort, 6, ": no response: EOF\n"},
+		{"ends", func(w http.ResponseWriter) { server.Listener.Close(); abort(w) }, 5,
 			"no response: EOF\nsince this check, the receiver does not respond any more\n"},
 	} {
 		rejection, server = tc.rejection, httptest.NewServer(handler)

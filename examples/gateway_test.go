@@ -45,7 +45,9 @@ func TestGatewayRequest(t *testing.T) {
 			"\r\ncontent-type: application/json\r\nIdempotency-Key: a key\r\n" +
 			"X-Guuru-Event: chat-rated\r\nX-Guuru-Event: chat-closed\r\nX-GUURU-New-2: new\r\n"
 	}
-	whole := func(body string) string { return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body) }
+	whole := func(body string) string {
+		return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
+	}
 	chunked := fmt.Sprintf("Transfer-Encoding: chunked\r\nTrailer: X-Guuru-Event\r\n\r\n5\r\n%s\r\n"+
 		"%x\r\n%s\r\n0\r\nX-Guuru-Event: trailer\r\n\r\n", rated[:5], len(rated)-5, rated[5:])
 	passed := func(secret, body string) string {
@@ -61,7 +63,8 @@ func TestGatewayRequest(t *testing.T) {
 		{"current secret", post + headers("new", rated) + whole(rated), passed("new", rated)},
 		{"previous secret", post + signed + whole(rated), passed("secr3t", rated)},
 		{"chunks and a trailer", post + signed + chunked, passed("secr3t", rated)},
-		{"another URL and other headers", elsewhere + others + signed + whole(rated), passed("secr3t", rated)},
+		{"another URL and other headers", elsewhere + others + signed + whole(rated),
+			passed("secr3t", rated)},
 		{"nearly 1 MiB", post + headers("secr3t", large) + whole(large), passed("secr3t", large)},
 		{"forged", post + signed + strings.ToUpper(whole(rated)), mismatch},
 		{"GET", "GET / HTTP/1.1\r\nHost: x\r\n" + signed + whole(rated), "405 map[Allow:[POST] " +

@@ -169,7 +169,7 @@ func open(text string) (*store, error) {
 	var stored []byte
 	err = conn.QueryRow(ctx, lookup, id).Scan(&stored)
 	if err != nil || !bytes.Equal(stored, body) {
-		return nil, fmt.Errorf("a trigger or rule, or body's type, changes rows: %q, %v", stored, err)
+		return nil, fmt.Errorf("read the row back (trigger, rule, body not bytea?): %q, %v", stored, err)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	return &store{pool: pool}, err
