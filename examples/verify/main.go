@@ -22,7 +22,6 @@ import (
 	"html"
 	"io"
 	"log"
-	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
@@ -37,15 +36,19 @@ import (
 )
 
 func main() {
+	const usage = "verify [-sig SIGNATURE] FILE..."
 	signal.Ignore(syscall.SIGPIPE) // a closed pipe is a failed write
-	sig := flag.String("sig", "", "the `signature` of the files")
-	flag.Usage = func() {} // bad usage is one line
-	flag.Parse()
-	if flag.NArg() == 0 || os.Getenv("GUURU_SECRET") == "" {
-		log.Fatal("no GUURU_SECRET, or no file: verify [-sig SIGNATURE] FILE...")
+	flags := flag.NewFlagSet("", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // bad usage is one line
+	sig := flags.String("sig", "", "")
+	if err := flags.Parse(os.Args[1:]); err != nil { // also for -h
+		log.Fatal(err, "; usage: ", usage)
+	}
+	if flags.NArg() == 0 || os.Getenv("GUURU_SECRET") == "" {
+		log.Fatal("no GUURU_SECRET, or no file: ", usage)
 	}
 	status := 0
-	for _, file := range flag.Args() {
+	for _, file := range flags.Args() {
 		result := verify(file, *sig)
 		if !strings.HasPrefix(result, "valid") {
 			status = 1
@@ -60,100 +63,37 @@ func main() {
 // oneLine escapes control characters, which a file's name may contain.
 func oneLine(s string) string {
 	quote := func(c string) string { return strings.Trim(fmt.Sprintf("%+q", c), `"`) }
-	return regexp.MustCompile(`[\pC\p{Zl}\p{Zp}]`).ReplaceAllStringFunc(s, quote)
+	control := regexp.MustCompile(`[\pC\p{Zl}\p{Zp}]`)
+	return control.ReplaceAllStringFunc(strings.ToValidUTF8(s, "?"), quote)
 }
 
-const maxBytes = 2 << 20 // of a file, and of what is in a compressed one
+const (
+	maxBytes   = 2 << 20 // of a file, and of what is in a compressed one
+	maxChanges = 3       // of each value
+)
 
 func read(file string) ([]byte, error) {
-	if file == "-" {
-		return io.ReadAll(http.MaxBytesReader(nil, os.Stdin, maxBytes))
+	if file != "-" {
+		info, err := os.Stat(file) // reading a FIFO would wait for a writer
+		if err == nil && (!info.Mode().IsRegular() || info.Size() > maxBytes) {
+			return nil, fmt.Errorf("not a regular file of at most %d bytes", maxBytes)
+		}
+		return os.ReadFile(file)
 	}
-	info, err := os.Stat(file) // to open a FIFO would wait for a writer
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxBytes) {
-		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxBytes)
+	body, err := io.ReadAll(io.LimitReader(os.Stdin, maxBytes+1))
+	if len(body) > maxBytes {
+		return nil, fmt.Errorf("larger than %d bytes", maxBytes)
 	}
-	return os.ReadFile(file)
+	return body, err
 }
 
-// verify returns an error, "valid", what to fix, or the best guess.
-func verify(file, sig string) string {
-	body, err := read(file)
-	if err != nil {
-		return err.Error()
-	}
-	sig = cmp.Or(sig, regexp.MustCompile(`[0-9A-Fa-f]{64}`).FindString(filepath.Base(file)))
-	secret, previous := os.Getenv("GUURU_SECRET"), os.Getenv("GUURU_SECRET_PREVIOUS")
-	if hmacverify.Verify(secret, body, sig) == nil {
-		return "valid"
-	}
-	if hmacverify.Verify(previous, body, sig) == nil {
-		return "valid with GUURU_SECRET_PREVIOUS"
-	}
-	sigs := search("the signature", variant{value: sig}, signatureChanges)
-	secrets := slices.Concat(search("GUURU_SECRET", variant{value: secret}, secretChanges),
-		search("GUURU_SECRET_PREVIOUS", variant{value: previous}, secretChanges))
-	object := regexp.MustCompile(`(?s)\{\s*[\\&"].*\}`).Find(body) // quotes may be \" or &quot;
-	for _, start := range []variant{
-		{value: string(body)},
-		{string(object), []string{"the body has other text around it"}}, // the least exact change
-	} {
-		found := match(sigs, secrets, search("the body", start, bodyChanges))
-		if strings.Contains(strings.Join(found, ""), rewritten) { // a receiver must not undo that
-			found = append(found, "verify the raw bytes, before JSON is parsed and written again")
-		}
-		if found != nil {
-			return "to fix: " + strings.Join(found, "; ")
-		}
-	}
-	return "not valid: " + guess(string(body), sig, sigs)
-}
+type undo = func(string) string
 
-// match returns the fewest changes that explain a signature.
-func match(sigs, secrets, bodies []variant) []string {
-	hashed := 0
-	for n := range 2*maxChanges + 2 { // changes of secret and body, and text around it
-		for _, secret := range secrets {
-			for _, body := range bodies {
-				if len(secret.changes)+len(body.changes) != n || secret.value == "" {
-					continue
-				}
-				// In bytes; keying costs as much as 1000. The limit takes a second or two.
-				if hashed += 1000 + len(body.value); hashed > 512<<20 {
-					return nil
-				}
-				mac := hmacverify.Sign(secret.value, []byte(body.value))
-				if i := slices.IndexFunc(sigs, func(v variant) bool { return v.value == mac }); i >= 0 {
-					return slices.Concat(body.changes, secret.changes, sigs[i].changes)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// guess says what may be wrong with values that no change explains.
-func guess(body, sig string, sigs []variant) string {
-	isSig := regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
-	err := json.Unmarshal([]byte(body), new(json.RawMessage))
-	switch {
-	case sig == "":
-		return "no signature: set -sig, or put its 64 hex digits into the file's name"
-	case !slices.ContainsFunc(sigs, func(v variant) bool { return isSig(v.value) }):
-		return fmt.Sprintf("the signature has %d characters, not 64 hex digits", len(sig))
-	case regexp.MustCompile(`^\W*(\$[\w{(]|\{\{)|^%\w+%$`).MatchString(os.Getenv("GUURU_SECRET")):
-		return "GUURU_SECRET looks like a variable that was not expanded " +
-			"(what a shell or compose cuts from $ or # on cannot be recovered)"
-	case strings.TrimSpace(body) == "":
-		return "the body is empty: something consumed it"
-	case strings.Contains(body, "\ufffd"):
-		return "the body has U+FFFD, where decoding it as text lost bytes"
-	case err != nil && err.Error() == "unexpected end of JSON input":
-		return "the body is truncated: it ends before its JSON does"
-	case err != nil:
-		return "the body is not JSON: something was added, cut, or encoded"
-	}
-	return "another secret (a shell or compose may have cut it at $ or #), or another body"
+// A change is what may have happened to a value. undo returns the value before
+// it. If it did not happen, undo may return anything: no signature would fit.
+type change struct {
+	predicate string
+	undo      undo
 }
 
 // A variant is a value as it may have been before changes.
@@ -162,52 +102,132 @@ type variant struct {
 	changes []string // as sentences, the last change first
 }
 
-// A change is what may have happened to a value. undo returns the value before
-// it. Where it did not happen, undo may return anything: no signature would fit.
-type change struct {
-	predicate string
-	undo      func(string) string
-}
-
-const maxChanges = 3 // of each value
-
-// search returns start, and what it may have been before one, two, and three
-// changes, until that takes too much memory.
-func search(subject string, start variant, changes []change) []variant {
-	found, seen, size := []variant{start}, map[string]bool{"": true, start.value: true}, 0
-	most := len(start.changes) + maxChanges
-	for i := 0; i < len(found) && len(found[i].changes) < most && size < 8<<20; i++ {
-		v := found[i] // found is also the queue
-		for _, c := range changes {
-			before := c.undo(v.value)
-			if seen[before] {
+// verify returns an error, "valid", what to fix, or the best guess.
+func verify(file, sig string) string {
+	const current, previous = "GUURU_SECRET", "GUURU_SECRET_PREVIOUS"
+	body, err := read(file)
+	if err != nil {
+		return err.Error()
+	}
+	sig = cmp.Or(sig, digits(filepath.Base(file)))
+	if hmacverify.Verify(os.Getenv(current), body, sig) == nil {
+		return "valid"
+	}
+	if hmacverify.Verify(os.Getenv(previous), body, sig) == nil {
+		return "valid with " + previous
+	}
+	sigs := search("the signature", sig, signatureChanges)
+	sigs = slices.DeleteFunc(sigs, func(v variant) bool { return digits(v.value) != v.value })
+	for _, changes := range [][]change{bodyChanges[:len(bodyChanges)-1], bodyChanges} {
+		bodies := search("the body", string(body), changes)
+		for _, name := range []string{current, previous} {
+			found := match(bodies, search(name, os.Getenv(name), secretChanges), sigs)
+			if found == nil {
 				continue
 			}
-			seen[before] = true
-			size += len(before)
-			sentences := slices.Concat(v.changes, []string{subject + " " + c.predicate})
-			found = append(found, variant{before, sentences})
+			line := "to fix: " + strings.Join(found, "; ")
+			if name == previous && !strings.Contains(line, previous) {
+				line += "; " + previous + " is the secret that fits"
+			}
+			if rewritten.MatchString(line) { // a receiver must not undo that
+				line += "; JSON was parsed and written again: verify the raw bytes before that"
+			}
+			return line
+		}
+	}
+	return "not valid: " + guess(string(body), sig, len(sigs) > 0)
+}
+
+// search returns value, and what it may have been before one, two, and three
+// changes, until that takes too much time or memory.
+func search(subject, value string, changes []change) []variant {
+	found, seen := []variant{{value: value}}, map[string]bool{"": true, value: true}
+	budget := 32 << 20 // in bytes that are read or written
+	for i := 0; i < len(found) && len(found[i].changes) < maxChanges && budget > 0; i++ {
+		v := found[i] // found grows
+		for _, c := range changes {
+			before := c.undo(v.value)
+			budget -= len(v.value) + len(before)
+			if !seen[before] {
+				seen[before] = true
+				found = append(found, variant{before, append(slices.Clip(v.changes), subject+" "+c.predicate)})
+			}
 		}
 	}
 	return found
 }
 
+// match returns the fewest changes that explain a signature, or nil.
+func match(bodies, secrets, sigs []variant) []string {
+	budget := 128 << 20 // in bytes; keying costs as much as 1000
+	for n := range 2*maxChanges + 1 {
+		for _, secret := range secrets {
+			for _, body := range bodies {
+				for _, sig := range sigs {
+					if len(body.changes)+len(secret.changes) != n || budget < 0 {
+						continue
+					}
+					budget -= 1000 + len(secret.value) + len(body.value)
+					if hmacverify.Verify(secret.value, []byte(body.value), sig.value) == nil {
+						return slices.Concat(body.changes, secret.changes, sig.changes)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// guess says what may be wrong with values that no change explains.
+func guess(body, sig string, isSig bool) string {
+	rest := strings.TrimLeft(sig, "0123456789abcdefABCDEF")
+	isCut := len(sig) < 64 && rest == "" // 43 digits can be Base64
+	isVariable := regexp.MustCompile(`^\W*(\$[\w{(]|\{\{)|^%\w+%$`).MatchString
+	err := json.NewDecoder(strings.NewReader(body)).Decode(new(json.RawMessage))
+	for _, row := range []struct {
+		is   bool
+		text string
+	}{
+		{sig == "", "no signature: set -sig, or put its 64 hex digits into the file's name"},
+		{len(sig) == 64 && !isSig, fmt.Sprintf("the signature has %.1q among its hex digits", rest)},
+		{isCut || !isSig, fmt.Sprintf("the signature has %d characters, not 64 hex digits", len(sig))},
+		{isVariable(os.Getenv("GUURU_SECRET")), "GUURU_SECRET may be a variable that was not expanded " +
+			"(what a shell or compose cuts from $ or # on cannot be recovered)"},
+		{strings.TrimSpace(body) == "", "the body is empty: something may have consumed it"},
+		{strings.Contains(body, "\ufffd"), "the body has U+FFFD: it may have been decoded as text"},
+		{err == io.ErrUnexpectedEOF, "the body may be truncated: it ends before its JSON does"},
+		{!json.Valid([]byte(body)), "the body is not JSON: it may have been extended, cut, or encoded"},
+	} {
+		if row.is {
+			return row.text
+		}
+	}
+	return "it may be another body, or another secret (a shell or compose may have cut it at $ or #)"
+}
+
+const (
+	affixed = "has a prefix, quotes, spaces, or other text around it"
+	inside  = "has spaces, line breaks, another case or alphabet, or no padding inside it"
+
+	order = "id user name email isLead isUser locale question status language transcriptURL " +
+		"rating category createdAt acceptedAt closedAt ratedAt" // in their order
+)
+
 var signatureChanges = []change{
 	{"is in upper case", strings.ToLower},
-	{"is Base64", func(s string) string { return toHex(unbase64(s)) }},
+	{"is Base64", then(unbase64, toHex)},
 	{"is Base64 of its digits", unbase64},
-	{"has a prefix, quotes, or spaces around it",
-		replace(`^[^,;]*?(?:0x)?(\w[\w+/]{42,}=*)[^\w,;]*$`, "$1")},
-	{"has dashes, colons, or spaces between its digits", replace(`[-:\s]`, "")},
 	{"is one of several, joined by a comma", replace(`\s*[,;].*`, "")},
 	{"is one of several, joined by a comma", replace(`^[^,;]*[,;]\s*`, "")},
+	{affixed, extract(`^(?:[^,;]*[^,;0-9A-Fa-f])?([0-9A-Fa-f]{64})(?:[^,;0-9A-Fa-f][^,;]*)?[,;]?$`)},
+	{affixed, extract(`^[^,;]*[^,;\w+/-]([\w+/-]{43}=?|[\w+/-]{86}(?:==)?)(?:[^,;\w+/=-].*)?$`)},
 }
 
 var secretChanges = []change{
-	{"ends with a line break", replace(`[\r\n]+$`, "")},
-	{"has spaces around it", strings.TrimSpace},
+	{"begins or ends with a line break", replace(`^[\r\n]+|([\r\n]|\\[rn])+$`, "")},
+	{"has spaces around it", replace(`^[\t\v\f\p{Z}]+|[\t\v\f\p{Z}]+$`, "")},
 	{"has invisible characters around it", replace(`^\p{Cf}+|\p{Cf}+$`, "")},
-	{"has quotes around it", trimQuotes},
+	{"has quotes around it", replace("^[\"'`\\p{Pi}\\p{Pf}„‚]+|[\"'`\\p{Pi}\\p{Pf}„‚]+$", "")},
 	{"has a comment after it", replace(`(?s)\s+#.*`, "")},
 	{"begins with a variable's name", replace(`^\s*(export\s+|set\s+|\$env:)?\w+\s*[=:]\s*`, "")},
 	{"has $$ in place of $", replace(`\$\$`, "$$")}, // $$ stands for $ in the latter
@@ -216,123 +236,160 @@ var secretChanges = []change{
 	{"is Base64", unbase64},
 	{"is in hex", unhex},
 	{"is percent-encoded", try(url.PathUnescape)},
+	{inside, joinWords},
+	{inside, then(unhex, toHex)},
+	{inside, then(unbase64, toBase64)},
 	{"was decoded from Base64, though Guuru signs with the text", toBase64},
 	{"was decoded from hex, though Guuru signs with the text", toHex},
 }
 
-const rewritten = "was rewritten " // as JSON
-
+// bodyChanges has exact ones first: the first of equally many is named. The last
+// is tried only if nothing else explains the signature.
 var bodyChanges = []change{
 	{"begins with a byte order mark", replace("^\ufeff", "")},
-	{"has a line break added at its end", replace(`[\r\n]+$`, "")},
-	{"lost the line break at its end", replace(`\z`, "\n")},
-	{"has CRLF in place of LF", replace("\r\n", "\n")},
-	{rewritten + "with spaces or line breaks outside strings", compact},
-	{rewritten + "with escapes that JSON does not need", unescape},
-	{rewritten + "with its fields in another order", restoreOrder("isLead isUser locale")},
-	{rewritten + "with its fields in another order", restoreOrder("locale isLead isUser")},
-	{rewritten + "with null in place of empty strings", replace(`:null\b`, `:""`)},
-	{rewritten + "without its empty email", replace(`"name":"(?:[^"\\]|\\.)*"`, `$0,"email":""`)},
+	{"has a line break at its end", func(s string) string { return strings.TrimRight(s, "\n\r") }},
+	{"lost the line break at its end", func(s string) string { return s + "\n" }},
+	{"lost the line break at its end", func(s string) string { return s + "\r\n" }},
+	{"has CRLF in place of LF", strings.NewReplacer("\r\n", "\n").Replace},
+	{"has spaces around it", strings.TrimSpace},
+	{"has spaces or line breaks outside strings", compact},
+	{"has escapes that JSON does not need", unescape},
+	{"has its fields in another order", restoreOrder},
+	{"has null in place of empty strings", replace(`:null\b`, `:""`)},
+	{"lost its empty email", replace(`"name":"(?:[^"\\]|\\.)*"`, `$0,"email":""`)},
 	{"is Base64", unbase64},
 	{"is gzip", gunzip},
 	{"is in hex", unhex},
 	{"is percent-encoded, as in a form", try(url.PathUnescape)},
+	{"is the value of payload in a form", then(extract(`(?:^|&)payload=([^&]*)`), unform)},
 	{"is in a form", unform},
 	{"is a JSON string", unquote},
-	{"has backslashes before quotes", replace(`(?s)\\(.)`, "$1")},
-	{"has backslashes before quotes", replace(`\\"`, `"`)},
-	{"is inside a JSON event", unwrapEvent},
-	{"has HTTP headers before it", replace(`(?s)^.*?[\w-]+: .*?\r?\n\r?\n`, "")},
+	{"has backslashes before quotes", then(withoutBareQuotes, replace(`\\(["'\\])`, "$1"))},
+	{"has backslashes before quotes", then(withoutBareQuotes, replace(`\\(")`, "$1"))},
+	{"is inside a JSON event", longestString(`"\s*\{(?:[^"\\]|\\.)*"`)},
+	{"is in Base64 inside a JSON event", then(longestString(`"e[wy][^"\\]*"`), unbase64)}, // of {
+	{"is inside a JSON event", longestString(`"(?:[^"\\]|\\.)*"`)},
+	{"is inside a JSON event", lastObject},
+	{"has HTTP headers before it", replace(`^(?:[^{]*\n)?(?:[<> ]*[\w-]+:[^\n]*\n)+[<> ]*\r?\n`, "")},
 	{"has HTML entities", html.UnescapeString},
 	{"is UTF-8 that was read as Latin-1 or Windows-1252", toWindows1252.Replace},
 	{"is in Latin-1 or Windows-1252", fromWindows1252.Replace},
 	{"is in UTF-16", decodeUTF16},
+	{"has other text around it", extract(`(?s)(\{\s*[\\&"].*\})`)}, // quotes may be \" or &quot;
 }
 
-func replace(pattern, by string) func(string) string {
+var (
+	digits = extract(`(?:^|[^0-9A-Fa-f])([0-9A-Fa-f]{64})(?:$|[^0-9A-Fa-f])`)
+	// chatBegins matches the beginning of an object with a field of a chat.
+	chatBegins = regexp.MustCompile(
+		`\{\s*"(id|user|question|status|language|transcriptURL|rating|category|\w+At)"\s*:`)
+	// escape takes a pair of backslashes, so that what follows it is no escape.
+	escape = regexp.MustCompile(`\\(u[dD][89abAB]..\\u[dD]...|u....|[/\\])`)
+	// rewritten matches changes of a body that was parsed and written again.
+	rewritten = regexp.MustCompile("outside strings|escapes that|another order|null in|empty email")
+	// unform also takes a form that is only a name. Where quotes are, + is no space.
+	unform  = then(then(withoutBareQuotes, replace(`=$`, "")), try(url.QueryUnescape))
+	unhex   = then(joinWords, try(hex.DecodeString))
+	unquote = func(s string) (text string) { json.Unmarshal([]byte(s), &text); return text }
+	gunzip  = try(func(s string) ([]byte, error) {
+		var r gzip.Reader
+		r.Reset(strings.NewReader(s)) // Read returns its error, too
+		return io.ReadAll(io.LimitReader(&r, maxBytes))
+	})
+)
+
+func then(first, second undo) undo { return func(s string) string { return second(first(s)) } }
+
+// extract returns what the group in pattern matches, or "".
+func extract(pattern string) undo {
+	re := regexp.MustCompile(pattern)
+	return func(s string) string { return append(re.FindStringSubmatch(s), "", "")[1] }
+}
+
+func replace(pattern, by string) undo {
 	re := regexp.MustCompile(pattern)
 	return func(s string) string { return re.ReplaceAllString(s, by) }
 }
 
-// try wraps f, and ignores its error: what is left fits no signature.
-func try[T string | []byte](f func(string) (T, error)) func(string) string {
-	return func(s string) string { v, _ := f(s); return string(v) }
+// try returns "" where f fails: what comes before the error is not the whole.
+func try[T string | []byte](f func(string) (T, error)) undo {
+	return func(s string) string {
+		if v, err := f(s); err == nil {
+			return string(v)
+		}
+		return ""
+	}
 }
 
-func trimQuotes(s string) string { return strings.Trim(s, "\"'`“”„‘’‚«»‹›") }
-func toBase64(s string) string   { return base64.StdEncoding.EncodeToString([]byte(s)) }
-func toHex(s string) string      { return hex.EncodeToString([]byte(s)) }
-
+func toBase64(s string) string  { return base64.StdEncoding.EncodeToString([]byte(s)) }
+func toHex(s string) string     { return hex.EncodeToString([]byte(s)) }
 func joinWords(s string) string { return strings.Join(strings.Fields(s), "") }
-func unhex(s string) string     { return try(hex.DecodeString)(joinWords(s)) }
 
 // unbase64 takes both alphabets, with and without padding.
 func unbase64(s string) string {
-	s = strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(joinWords(s))
+	s = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(joinWords(s), "="))
 	return try(base64.RawStdEncoding.DecodeString)(s)
 }
 
-func gunzip(s string) string {
-	var r gzip.Reader
-	r.Reset(strings.NewReader(s)) // Read returns its error, too
-	b, _ := io.ReadAll(io.LimitReader(&r, maxBytes))
-	return string(b)
+// withoutBareQuotes returns "" if a quote has no backslash before it.
+func withoutBareQuotes(s string) string {
+	if strings.Count(s, `"`) > strings.Count(s, `\"`) {
+		return ""
+	}
+	return s
 }
 
-var formValue = replace(`(?s)^(?:.*&)?payload=([^&]*).*|=$`, "$1")
-
-// unform also takes the value of payload, and a form that has only a name.
-func unform(s string) string { return try(url.QueryUnescape)(formValue(s)) }
-
-func unquote(s string) (text string) {
-	json.Unmarshal([]byte(s), &text)
-	return text
+// longestString returns the longest string in JSON that matches pattern.
+func longestString(pattern string) undo {
+	re := regexp.MustCompile(pattern)
+	return func(s string) string {
+		all := append(re.FindAllString(compact(s), -1), "") // none if s is not JSON
+		return unquote(slices.MaxFunc(all, func(a, b string) int { return len(a) - len(b) }))
+	}
 }
 
-// unwrapEvent also takes a list of one event.
-func unwrapEvent(s string) string {
-	var event struct{ Body json.RawMessage }
-	json.Unmarshal([]byte(strings.Trim(s, "[] \r\n\t")), &event)
-	return cmp.Or(unquote(string(event.Body)), string(event.Body))
+func lastObject(s string) string {
+	var last json.RawMessage
+	if all := chatBegins.FindAllStringIndex(s, -1); all != nil && json.Valid([]byte(s)) {
+		json.NewDecoder(strings.NewReader(s[all[len(all)-1][0]:])).Decode(&last)
+	}
+	return string(last)
 }
 
 var fromWindows1252, toWindows1252 = windows1252()
 
 // windows1252 also takes the controls that Latin-1 has at 0x80 to 0x9f.
 func windows1252() (from, to *strings.Replacer) {
-	var pairs []string
+	var toText, toBytes []string
 	for c := 0x80; c <= 0xff; c++ {
-		b := string([]byte{byte(c)})
-		r := html.UnescapeString(fmt.Sprintf("&#%d;", c)) // HTML reads &#128; as 0x80
-		pairs = append(pairs, b, r, b, string(rune(c)))
+		b, text := string([]byte{byte(c)}), html.UnescapeString(fmt.Sprintf("&#%d;", c)) // 128: €
+		toText = append(toText, b, text)
+		toBytes = append(toBytes, text, b, string(rune(c)), b)
 	}
-	from = strings.NewReplacer(pairs...) // the first pair of a byte counts
-	slices.Reverse(pairs)
-	return from, strings.NewReplacer(pairs...)
+	return strings.NewReplacer(toText...), strings.NewReplacer(toBytes...)
 }
 
 func decodeUTF16(s string) string {
+	endian := map[bool]binary.ByteOrder{false: binary.LittleEndian, true: binary.BigEndian}
 	units := make([]uint16, len(s)/2)
-	binary.Decode([]byte(s), binary.LittleEndian, units)
-	if strings.HasPrefix(s, "\xfe\xff") {
-		binary.Decode([]byte(s), binary.BigEndian, units)
-	}
+	binary.Decode([]byte(s), endian[strings.HasPrefix(s, "\xfe\xff")], units)
 	return strings.TrimPrefix(string(utf16.Decode(units)), "\ufeff")
 }
 
+// compact returns "" if s is not JSON.
 func compact(s string) string {
 	var b bytes.Buffer
-	json.Compact(&b, []byte(s)) // writes nothing if s is not JSON
+	json.Compact(&b, []byte(s))
 	return b.String()
 }
 
-var escape = regexp.MustCompile(`\\(u[dD][89abAB]..\\u[dD]...|u....|["\\/bfnrt])`)
-
 // unescape turns \u00e3 into ã, and \/ into /. It leaves the escapes that JSON
-// needs, in their shortest form, such as \n.
+// needs, in their shortest form.
 func unescape(s string) string {
 	return escape.ReplaceAllStringFunc(s, func(e string) (c string) {
-		json.Unmarshal([]byte(`"`+e+`"`), &c)
+		if e == `\\` || json.Unmarshal([]byte(`"`+e+`"`), &c) != nil || c == "\ufffd" {
+			return e // U+FFFD may be half of a pair
+		}
 		if quoted, _ := json.Marshal(c); c < " " || c == `"` || c == `\` {
 			return string(quoted[1 : len(quoted)-1])
 		}
@@ -342,24 +399,21 @@ func unescape(s string) string {
 
 // restoreOrder only moves fields, also those of user. If one is unknown or
 // doubled, or there are spaces, the length differs, and it returns "".
-func restoreOrder(endOfUser string) func(string) string {
-	names := strings.Fields("id user name email " + endOfUser + ` question status language
-		transcriptURL rating category createdAt acceptedAt closedAt ratedAt`)
-	return func(object string) string {
-		var values map[string]json.RawMessage
-		if strings.Count(object, ":") > 1000 || json.Unmarshal([]byte(object), &values) != nil {
-			return "" // many fields would take much memory
-		}
-		var fields []string
-		for _, name := range names {
-			if value := string(values[name]); value != "" {
-				value = cmp.Or(restoreOrder(endOfUser)(value), value)
-				fields = append(fields, `"`+name+`":`+value)
-			}
-		}
-		if ordered := "{" + strings.Join(fields, ",") + "}"; len(ordered) == len(object) {
-			return ordered
-		}
+func restoreOrder(object string) string {
+	var values map[string]json.RawMessage
+	if strings.Count(object, `"user":`) > 1 || strings.Count(object, ":") > 1000 || // take much memory
+		json.Unmarshal([]byte(object), &values) != nil {
 		return ""
 	}
+	var fields []string
+	for _, name := range strings.Fields(order) {
+		if value := string(values[name]); value != "" {
+			value = cmp.Or(restoreOrder(value), value)
+			fields = append(fields, `"`+name+`":`+value)
+		}
+	}
+	if ordered := "{" + strings.Join(fields, ",") + "}"; len(ordered) == len(object) {
+		return ordered
+	}
+	return ""
 }
