@@ -356,11 +356,9 @@ func TestNewRejectsUnusableSecrets(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%q", tc.secrets), func(t *testing.T) {
 			rc, err := hmacverify.New(tc.secrets...)
-			if rc != nil || fmt.Sprint(err) != tc.want {
-				t.Errorf("got %v, %v; want nil, %s", rc, err, tc.want)
-			}
-			if errors.Is(err, hmacverify.ErrEmptySecret) != strings.Contains(tc.want, "empty") {
-				t.Errorf("got %v, which must wrap ErrEmptySecret only if it says so", err)
+			if rc != nil || fmt.Sprint(err) != tc.want ||
+				errors.Is(err, hmacverify.ErrEmptySecret) != strings.Contains(tc.want, "empty") {
+				t.Errorf("got %v, %#v; want nil, %s", rc, err, tc.want)
 			}
 		})
 	}
@@ -388,20 +386,19 @@ func TestAnySecretIsAccepted(t *testing.T) {
 func TestMistakesPanic(t *testing.T) {
 	var none *hmacverify.Receiver
 	rc := newReceiver(t, secret)
-	for name, tc := range map[string]struct {
+	for _, tc := range []struct {
+		want string
 		call func()
-		want any
 	}{
-		"Handler of a nil Receiver": {func() { none.Handler(http.NotFoundHandler()) },
-			"hmacverify: nil Receiver: check the error of New"},
-		"nil Handler":     {func() { rc.Handler(nil) }, "hmacverify: nil handler"},
-		"nil HandlerFunc": {func() { rc.Handler(http.HandlerFunc(nil)) }, "hmacverify: nil handler"},
-		"DeliveryID": {func() { hmacverify.DeliveryID("chat-rated", "12345") },
-			"hmacverify: DeliveryID(event, sig): sig is not 64 lowercase hex digits: " +
-				"it was not verified before, or the arguments are swapped"},
+		{"hmacverify: nil Receiver: check the error of New", func() { none.Handler(http.NotFoundHandler()) }},
+		{"hmacverify: nil handler", func() { rc.Handler(nil) }},
+		{"hmacverify: nil handler", func() { rc.Handler(http.HandlerFunc(nil)) }},
+		{"hmacverify: DeliveryID(event, sig): sig is not 64 lowercase hex digits: it was not " +
+			"verified before, or the arguments are swapped",
+			func() { hmacverify.DeliveryID(forged, "chat-rated") }},
 	} {
 		if got := recovered(tc.call); got != tc.want {
-			t.Errorf("%s: got panic %v, want %v", name, got, tc.want)
+			t.Errorf("got panic %v, want %s", got, tc.want)
 		}
 	}
 }
@@ -449,13 +446,17 @@ func TestHandlerRejectsSignatures(t *testing.T) {
 		{"only spaces", []string{"  "}, malformed, ": length 2, want 64"},
 		{"quotes", []string{`"` + sig + `"`}, malformed, ": length 66, want 64"},
 		{"trailing comma", []string{sig + ","}, malformed, ": length 65, want 64"},
-		{"uppercase", []string{strings.ToUpper(sig)}, malformed, ": not lowercase hex"},
 		{"two equal", []string{sig, sig}, malformed, ": 2 headers, want 1"},
 		{"valid first", []string{sig, forged, ""}, malformed, ": 3 headers, want 1"},
 		{"valid last", []string{"", sig}, malformed, ": 2 headers, want 1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := mustReject(t, newReceiver(t, secret), newRequest("POST", body, tc.sigs...))
+			r := newRequest("POST", body, tc.sigs...)
+			r.URL.RawQuery = "signature=" + sig + "&hmac=" + sig + "&X-Guuru-Hmac-Sha256=" + sig
+			for _, name := range []string{"Authorization", "X-Guuru-Signature", "X-Hub-Signature-256"} {
+				r.Header.Set(name, sig)
+			}
+			_, err := mustReject(t, newReceiver(t, secret), r)
 			if !errors.Is(err, tc.want) || err.Error() != tc.want.Error()+tc.detail {
 				t.Errorf("got %v, want %v%s", err, tc.want, tc.detail)
 			}
@@ -485,9 +486,7 @@ func TestOnlyPostIsAllowed(t *testing.T) {
 // The zero Receiver accepts nothing, and says so before anything else.
 func TestZeroReceiver(t *testing.T) {
 	for _, r := range []*http.Request{
-		newRequest("POST", "{}", reference("", "{}")),
-		newRequest("POST", "{}"),
-		newRequest("GET", ""),
+		newRequest("POST", "{}", reference("", "{}")), newRequest("POST", "{}"), newRequest("GET", ""),
 	} {
 		if _, err := mustReject(t, new(hmacverify.Receiver), r); err != hmacverify.ErrEmptySecret {
 			t.Errorf("%s: got %v, want %v", r.Method, err, hmacverify.ErrEmptySecret)
@@ -569,7 +568,10 @@ func TestUnreadBodyIsLimited(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			source := strings.NewReader(long)
-			tc.r.Body = io.NopCloser(source)
+			tc.r.Body = struct { // Close would panic
+				io.Reader
+				io.Closer
+			}{source, nil}
 			tc.rc.MaxBodyBytes = limit
 			rejected, _ := mustReject(t, tc.rc, tc.r)
 			if source.Len() != len(long) {
@@ -652,16 +654,19 @@ func wraps(err, want error) bool {
 func TestReadErrors(t *testing.T) {
 	for _, cause := range []error{
 		io.ErrUnexpectedEOF, http.ErrBodyReadAfterClose, os.ErrDeadlineExceeded, context.Canceled,
+		context.DeadlineExceeded, io.ErrClosedPipe, io.ErrNoProgress,
 		fmt.Errorf("no code knows this one: %w", io.EOF),
 	} {
-		r := newSignedRequest("{}")
-		r.Body = io.NopCloser(io.MultiReader(strings.NewReader("{}"), iotest.ErrReader(cause)))
-		rejected, err := mustReject(t, newReceiver(t, secret), r)
-		if !errors.Is(err, cause) || err.Error() != "hmacverify: read body: "+cause.Error() {
-			t.Errorf("got %v, want %v, wrapped", err, cause)
-		}
-		if body, err := io.ReadAll(rejected.Body); string(body) != "{}" || err != nil {
-			t.Errorf("%v: got body %q, %v; want what arrived", cause, body, err)
+		for _, arrived := range []string{"", "{}"} {
+			r := newSignedRequest(arrived)
+			r.Body = io.NopCloser(io.MultiReader(strings.NewReader(arrived), iotest.ErrReader(cause)))
+			rejected, err := mustReject(t, newReceiver(t, secret), r)
+			if !errors.Is(err, cause) || err.Error() != "hmacverify: read body: "+cause.Error() {
+				t.Errorf("got %v, want %v, wrapped", err, cause)
+			}
+			if body, err := io.ReadAll(rejected.Body); string(body) != arrived || err != nil {
+				t.Errorf("%v: got body %q, %v; want %q, nil", cause, body, err, arrived)
+			}
 		}
 	}
 }
@@ -681,7 +686,9 @@ func TestHandlerHasNoSideEffects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.ContentLength, r.TransferEncoding = -1, []string{"chunked"}
+			r.Header.Set("Content-Encoding", "gzip")
 			before, header := *r, maps.Clone(r.Header)
+			before.TransferEncoding = []string{"chunked"}
 			logged, server := recordLog(), httptest.NewRecorder()
 			var got http.ResponseWriter
 			rc := newReceiver(t, secret)
@@ -720,9 +727,10 @@ func TestOnlyTheSignatureCounts(t *testing.T) {
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
 	r := newSignedRequest("{}").WithContext(canceled)
-	for name, value := range map[string]string{"Content-Type": "text/plain", "Content-Encoding": "gzip",
-		"X-Guuru-Event": "unknown", "Content-Length": "7", "Expect": "nothing"} {
-		r.Header.Set(name, value)
+	r.ContentLength = 0
+	for _, name := range []string{"Content-Type", "Content-Encoding", "Content-Length", "Expect",
+		"X-Guuru-Event", "X-Guuru-Signature", "X-Http-Method-Override"} {
+		r.Header.Set(name, "unexpected")
 	}
 	mustAccept(t, newReceiver(t, secret), r)
 }
@@ -738,7 +746,10 @@ func TestMaxBodyBytes(t *testing.T) {
 			rc := newReceiver(t, secret)
 			rc.MaxBodyBytes = tc.limit
 			body := `"` + strings.Repeat("x", int(tc.longest)-2) + `"`
-			mustAccept(t, rc, newSignedRequest(body))
+			got, _ := io.ReadAll(mustAccept(t, rc, newSignedRequest(body)).Body)
+			if string(got) != body {
+				t.Errorf("got %d bytes, want %d", len(got), len(body))
+			}
 			for _, announced := range []int64{-1, 0, 1, tc.longest, tc.longest + 1} {
 				r := newSignedRequest(body + " ")
 				r.ContentLength = announced
@@ -795,8 +806,8 @@ func (rec *recorder) Handle(ctx context.Context, r slog.Record) error {
 }
 
 func (rec *recorder) Enabled(context.Context, slog.Level) bool { return true }
-func (rec *recorder) WithAttrs([]slog.Attr) slog.Handler       { return rec }
-func (rec *recorder) WithGroup(string) slog.Handler            { return rec }
+func (rec *recorder) WithAttrs([]slog.Attr) slog.Handler       { panic("unexpected") }
+func (rec *recorder) WithGroup(string) slog.Handler            { panic("unexpected") }
 
 // DefaultErrorHandler responds, and logs one record with the request's context.
 // Nothing in it but "err" comes from the client. It replaces headers that other
@@ -807,11 +818,13 @@ func TestDefaultErrorHandler(t *testing.T) {
 		noMatch    = "Invalid request, non-matching HMAC-SHA256 received"
 		unreadable = "Invalid request, unreadable body"
 	)
-	r := httptest.NewRequest("POST", "/", nil)
+	r := httptest.NewRequest("GET", "/", nil)
 	for _, name := range []string{"X-Forwarded-For", "X-Real-Ip", "Forwarded", "User-Agent"} {
 		r.Header.Set(name, "203.0.113.1")
 	}
-	r = r.WithContext(context.WithValue(r.Context(), contextKey{}, "kept"))
+	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), contextKey{}, "kept"))
+	cancel() // the sender has left
+	r = r.WithContext(ctx)
 	for _, tc := range []struct {
 		err    error
 		status int
@@ -831,8 +844,9 @@ func TestDefaultErrorHandler(t *testing.T) {
 	} {
 		t.Run(tc.err.Error(), func(t *testing.T) {
 			logged, w := recordLog(), httptest.NewRecorder()
-			err := fmt.Errorf("detail: %w", tc.err)
-			for _, name := range []string{"Allow", "Content-Encoding", "Content-Length", "Content-Type"} {
+			err := fmt.Errorf("more: %w", fmt.Errorf("detail: %w", tc.err))
+			for _, name := range []string{"Allow", "Content-Encoding", "Content-Length", "Content-Type",
+				"X-Content-Type-Options"} {
 				w.Header().Set(name, "7")
 			}
 			hmacverify.DefaultErrorHandler(w, r, err)
@@ -869,26 +883,29 @@ func TestLoggedAddressIsCut(t *testing.T) {
 type contextKey struct{}
 
 func TestHandlerPassesTheRequestOn(t *testing.T) {
-	const body = `{"status":"rated"}`
-	r := newSignedRequest(body)
-	r.ContentLength, r.TransferEncoding = 1, []string{"chunked"} // as after decompressing middleware
-	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), contextKey{}, "kept"))
-	got := mustAccept(t, newReceiver(t, secret), r.WithContext(ctx))
-	text, err := io.ReadAll(got.Body)
-	if string(text) != body || err != nil || got.Body.Close() != nil {
-		t.Errorf("got body %q, %v; want %q, nil", text, err, body)
-	}
-	if _, seeks := got.Body.(io.Seeker); seeks {
-		t.Error("got a body with methods of a *bytes.Reader")
-	}
-	cancel()
-	if got.Context().Value(contextKey{}) != "kept" || got.Context().Err() == nil {
-		t.Errorf("got context %v, want one from the original", got.Context())
-	}
-	want := r.WithContext(got.Context())
-	want.Body, want.ContentLength, want.TransferEncoding = got.Body, int64(len(body)), nil
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v\nwant %+v", got, want)
+	const body = " {\"status\":\"rated\"}\n"
+	for _, length := range []int64{-1, 0, 1} { // as after decompressing middleware
+		r := newSignedRequest(body)
+		r.ContentLength, r.TransferEncoding = length, []string{"chunked"}
+		ctx, cancel := context.WithCancel(context.WithValue(r.Context(), contextKey{}, "kept"))
+		got := mustAccept(t, newReceiver(t, secret), r.WithContext(ctx))
+		text, err := io.ReadAll(got.Body)
+		again, _ := io.ReadAll(got.Body)
+		if string(text) != body || len(again) > 0 || err != nil || got.Body.Close() != nil {
+			t.Errorf("got body %q, %v, then %q; want %q, nil, and nothing", text, err, again, body)
+		}
+		if n := reflect.TypeOf(got.Body).NumMethod(); n > 3 { // Read, Close, and WriteTo
+			t.Errorf("got a body with %d methods", n)
+		}
+		cancel()
+		if got.Context().Value(contextKey{}) != "kept" || got.Context().Err() == nil {
+			t.Errorf("got context %v, want one from the original", got.Context())
+		}
+		want := r.WithContext(got.Context())
+		want.Body, want.ContentLength, want.TransferEncoding = got.Body, int64(len(body)), nil
+		if got.Header.Set("Shared", "yes"); !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v\nwant %+v", got, want)
+		}
 	}
 }
 
@@ -944,8 +961,8 @@ func exchange(t *testing.T, request string) (resp *http.Response, text string) {
 	t.Helper()
 	rc := newReceiver(t, secret)
 	rc.MaxBodyBytes = 1000
-	success := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "Success!") }
-	server := httptest.NewServer(rc.Handler(http.HandlerFunc(success)))
+	server := httptest.NewServer(rc.Handler(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "Success!") })))
 	defer server.Close()
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
 	if err != nil {
@@ -1008,6 +1025,7 @@ func TestParsePayloadAcceptsJSON(t *testing.T) {
 		`{}`:                     {},
 		`null`:                   {},
 		` {"status" : "rated"} `: {Status: "rated"},
+		`{"question":" q "}`:     {Question: " q "},
 		`{"user":{"isLead":true,"isUser":true,"age":7},"new":[{}],"status":null}`: {
 			User: hmacverify.User{IsLead: true, IsUser: true}},
 		`{"RATING":2,"rating":1,"Status":"rated"}`: {Rating: 1, Status: "rated"},
@@ -1067,8 +1085,8 @@ func TestPayloadFrom(t *testing.T) {
 		if !reflect.DeepEqual(p, want) || !reflect.DeepEqual(err, wantErr) {
 			t.Errorf("%s: got %+v, %v; want %+v, %v", body, p, err, want, wantErr)
 		}
-		if again, _ := hmacverify.PayloadFrom(r.Context()); again != p {
-			t.Errorf("%s: got another pointer the second time", body)
+		if again, againErr := hmacverify.PayloadFrom(r.Context()); again != p || againErr != err {
+			t.Errorf("%s: got another pointer or error the second time", body)
 		}
 	}
 	p, err := hmacverify.PayloadFrom(context.Background())
@@ -1100,6 +1118,7 @@ func TestPayloadJSON(t *testing.T) {
 func TestMillisTimeIsUTC(t *testing.T) {
 	for millis, want := range map[hmacverify.Millis]string{
 		1551456587480: "2019-03-01T16:09:47.48Z",
+		1:             "1970-01-01T00:00:00.001Z",
 		-1:            "1969-12-31T23:59:59.999Z",
 		0:             "0001-01-01T00:00:00Z",
 	} {
@@ -1124,15 +1143,17 @@ func TestDeliveryID(t *testing.T) {
 
 		"": "unknown", "unknown": "unknown", "chat-invented": "unknown", "message-deleted": "unknown",
 		"chatRated": "unknown", "Chat-Rated": "unknown", "chat-rated ": "unknown",
-		"chat-rated\x00": "unknown", "../chat-rated": "unknown",
+		"chat-rated\x00": "unknown", "chat-rated,x": "unknown", "../chat-rated": "unknown",
 	} {
 		if got := hmacverify.DeliveryID(event, sig); got != want+"-"+sig {
 			t.Errorf("%q: got %s, want %s-%s", event, got, want, sig)
 		}
 	}
-	for _, sig := range []string{"", sig[:63], sig + "0", strings.ToUpper(sig), "/" + sig[1:]} {
-		if recovered(func() { hmacverify.DeliveryID("chat-rated", sig) }) == nil {
-			t.Errorf("signature %q: got no panic", sig)
+	for _, sig := range []string{"", sig[:63], sig + "0", strings.ToUpper(sig), "/" + sig[1:], sig + "\n"} {
+		for _, event := range []string{"chat-rated", "", "invented"} {
+			if recovered(func() { hmacverify.DeliveryID(event, sig) }) == nil {
+				t.Errorf("event %q, signature %q: got no panic", event, sig)
+			}
 		}
 	}
 }
@@ -1141,14 +1162,12 @@ func TestDeliveryID(t *testing.T) {
 // accepts it, and that its body and payload are then passed on. A fuzzer cannot
 // sign what it finds: signed is the body, and sent between before and after.
 func FuzzHandler(f *testing.F) {
-	for _, ex := range examples(f) {
-		f.Add("POST", "", ex.body, "", uint8(1))
-		f.Add("POST", "", ex.body, "", uint8(2))
-		f.Add("GET", "", ex.body, "", uint8(1))
-		f.Add("POST", "\ufeff", ex.body, "\n", uint8(1))
+	for _, body := range []string{examples(f)[1].body, "{", `[{"rating":"x"}]`} {
+		f.Add("POST", "", body, "", uint8(1))
+		f.Add("POST", "", body, "", uint8(2))
+		f.Add("GET", "", body, "", uint8(1))
+		f.Add("POST", "\ufeff", body, "\n", uint8(1))
 	}
-	f.Add("POST", "", "{", "", uint8(1))
-	f.Add("POST", "", `[{"rating":"x"}]`, "", uint8(1))
 	const limit = 500
 	rc := newReceiver(f, "another secret", secret)
 	rc.MaxBodyBytes = limit
@@ -1191,9 +1210,8 @@ func FuzzHandler(f *testing.F) {
 // BenchmarkHandler measures one request, without a server.
 func BenchmarkHandler(b *testing.B) {
 	ex := examples(b)[0]
-	accepted := 0
 	handler := newReceiver(b, secret).Handler(http.HandlerFunc(
-		func(http.ResponseWriter, *http.Request) { accepted++ }))
+		func(http.ResponseWriter, *http.Request) {}))
 	body := strings.NewReader(ex.body)
 	r, w := newRequest("POST", ex.body, ex.sig), httptest.NewRecorder()
 	r.Body = io.NopCloser(body)
@@ -1202,7 +1220,7 @@ func BenchmarkHandler(b *testing.B) {
 		body.Reset(ex.body)
 		handler.ServeHTTP(w, r)
 	}
-	if accepted != b.N {
-		b.Errorf("accepted %d of %d: %d %s", accepted, b.N, w.Code, w.Body)
+	if w.Code != 200 {
+		b.Errorf("got %d %s, want 200", w.Code, w.Body)
 	}
 }

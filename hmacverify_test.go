@@ -99,10 +99,10 @@ func TestDocumentedSignatures(t *testing.T) {
 // An empty secret is rejected before the signature is looked at.
 func TestEmptySecret(t *testing.T) {
 	signed := reference("", "")
-	if got := hmacverify.Sign("", nil); got != signed {
-		t.Errorf("Sign: got %s, want %s", got, signed)
-	}
-	for _, secret := range []string{"", "\x00", strings.Repeat("\x00", 64)} {
+	for _, secret := range []string{"", "\x00", strings.Repeat("\x00", 65)} {
+		if got := hmacverify.Sign(secret, nil); got != reference(secret, "") {
+			t.Errorf("Sign(%q): got %s, want %s", secret, got, reference(secret, ""))
+		}
 		for _, v := range verifiers {
 			for _, sig := range []string{signed, "malformed", ""} {
 				if err := v.verify(secret, "", sig); !errors.Is(err, hmacverify.ErrEmptySecret) {
@@ -117,11 +117,8 @@ func TestVerifyRejects(t *testing.T) {
 	all := examples(t)
 	body, sig := all[0].body, all[0].sig
 	const base64 = "s1Tx0cZYbazT1XjuWegtmCl2HMvmWipclI+ZozQAl5I=" // of the same HMAC
-	var (
-		absent  = hmacverify.ErrMissingSignature
-		bad     = hmacverify.ErrMalformedSignature
-		differs = hmacverify.ErrSignatureMismatch
-	)
+	absent, bad := hmacverify.ErrMissingSignature, hmacverify.ErrMalformedSignature
+	differs := hmacverify.ErrSignatureMismatch
 	for _, tc := range []struct {
 		name, sig string
 		want      error
@@ -133,13 +130,12 @@ func TestVerifyRejects(t *testing.T) {
 		{"65 digits", sig + "0", bad, ": length 65, want 64"},
 		{"joined headers", sig + ", " + sig, bad, ": length 130, want 64"},
 		{"prefix", "sha256=" + sig, bad, ": length 71, want 64"},
+		{"0x", "0x" + sig, bad, ": length 66, want 64"},
+		{"quotes", `"` + sig + `"`, bad, ": length 66, want 64"},
 		{"trailing newline", sig + "\n", bad, ": length 65, want 64"},
 		{"leading space", " " + sig, bad, ": length 65, want 64"},
 		{"Base64", base64, bad, ": length 44, want 64"},
 		{"uppercase", strings.ToUpper(sig), bad, ": not lowercase hex"},
-		{"grave accent, before a", "`" + sig[1:], bad, ": not lowercase hex"},
-		{"slash, before 0", "/" + sig[1:], bad, ": not lowercase hex"},
-		{"colon, after 9", sig[:63] + ":", bad, ": not lowercase hex"},
 		{"NUL as the last digit", sig[:63] + "\x00", bad, ": not lowercase hex"},
 		{"64 bytes, not ASCII", sig[:62] + "İ", bad, ": not lowercase hex"}, // U+0130, 0x30 is "0"
 		{"64 bytes, not UTF-8", sig[:63] + "\xff", bad, ": not lowercase hex"},
@@ -185,7 +181,7 @@ func TestEveryDigitCounts(t *testing.T) {
 func TestEveryByteOfTheSecretCounts(t *testing.T) {
 	long := strings.Repeat("x", 64) // the block size of SHA-256
 	secrets := []string{" ", "\t", "secr3t", "SECR3T", `"secr3t"`, "'secr3t'", "secr3t\xff",
-		"secr3t\ufffd", long, long + "a", long + "b"}
+		"secr3t\ufffd", long, long + "a", long + "b", long + "\x00"}
 	for _, affix := range []string{" ", "\t", "\v", "\f", "\u0085", "\u00a0", "\u2028", "\ufeff", "\x00 "} {
 		secrets = append(secrets, affix+"secr3t", "secr3t"+affix)
 	}
@@ -249,11 +245,8 @@ func recovered(f func()) (value any) {
 
 func TestVerifyAllocations(t *testing.T) {
 	info, _ := debug.ReadBuildInfo()
-	switch settings := fmt.Sprint(info); {
-	case strings.Contains(settings, "-race=true"):
-		t.Skip("under -race, a sync.Pool drops items at random")
-	case strings.Contains(settings, "boringcrypto"):
-		t.Skip("an HMAC of boringcrypto allocates")
+	if regexp.MustCompile("-race=true|boringcrypto").MatchString(fmt.Sprint(info)) {
+		t.Skip("HMACs of boringcrypto allocate; under -race, a sync.Pool drops items at random")
 	}
 	ex := examples(t)[0]
 	body := []byte(ex.body)
@@ -272,16 +265,15 @@ func TestVerifyAllocations(t *testing.T) {
 // A malformed signature is rejected before the body is hashed.
 func TestMalformedSignatureIsCheap(t *testing.T) {
 	body := make([]byte, 16<<20)
-	rc := newReceiver(t, secret)
-	for name, verify := range map[string]func(sig string) error{
-		"Verify":          func(sig string) error { return hmacverify.Verify(secret, body, sig) },
-		"Receiver.Verify": func(sig string) error { return rc.Verify(body, sig) },
+	for name, verify := range map[string]func([]byte, string) error{
+		"Verify":          func(b []byte, sig string) error { return hmacverify.Verify(secret, b, sig) },
+		"Receiver.Verify": newReceiver(t, secret).Verify,
 	} {
 		fastest := func(sig string) time.Duration {
 			least := time.Hour
 			for range 5 {
 				begin := time.Now()
-				verify(sig)
+				verify(body, sig)
 				least = min(least, time.Since(begin))
 			}
 			return least
@@ -299,7 +291,7 @@ func FuzzVerify(f *testing.F) {
 		f.Add("", ex.body, reference("", ex.body))
 		f.Add("\x00\x00", ex.body, reference("", ex.body))
 		f.Add(secret, ex.body, strings.ToUpper(ex.sig))
-		f.Add(" \n", ex.body, "") // Verify takes any secret
+		f.Add("\n", ex.body, "") // Verify takes any secret
 	}
 	noSecret := regexp.MustCompile(`\A\x00*\z`)
 	wellFormed := regexp.MustCompile(`\A[0-9a-f]{64}\z`)
@@ -336,17 +328,14 @@ func FuzzVerify(f *testing.F) {
 func BenchmarkVerify(b *testing.B) {
 	ex, rc := examples(b)[0], newReceiver(b, secret)
 	body := []byte(ex.body)
-	for name, verify := range map[string]func() error{
-		"Verify":          func() error { return hmacverify.Verify(secret, body, ex.sig) },
-		"Receiver.Verify": func() error { return rc.Verify(body, ex.sig) },
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := verify(); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
+	b.Run("Verify", func(b *testing.B) {
+		for b.Loop() {
+			hmacverify.Verify(secret, body, ex.sig)
+		}
+	})
+	b.Run("Receiver.Verify", func(b *testing.B) {
+		for b.Loop() {
+			rc.Verify(body, ex.sig)
+		}
+	})
 }

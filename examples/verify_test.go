@@ -162,7 +162,8 @@ func TestVerifyExplainsSecretsAndSignatures(t *testing.T) {
 		{"secr3t", encode64("secr3t"), "", is + fmt.Sprintf(decoded, "Base64")},
 		{"secr3t", "736563723374", "", is + fmt.Sprintf(decoded, "hex")},
 
-		{encode64("secr3t\n"), "secr3t", "", is + "is Base64; " + is + "begins or ends with a line break"},
+		{encode64("secr3t\n"), "secr3t", "",
+			is + "is Base64; " + is + "begins or ends with a line break"},
 		{`export GUURU_SECRET="secr3t"`, "secr3t", "",
 			is + "begins with a variable's name; " + is + "has quotes around it"},
 
@@ -195,7 +196,8 @@ func TestVerifyExplainsSecretsAndSignatures(t *testing.T) {
 func TestVerifyGuesses(t *testing.T) {
 	t.Parallel()
 	const (
-		another = "it may be another body, or another secret (a shell or compose may have cut it at $ or #)"
+		another = "it may be another body, or another secret " +
+			"(a shell or compose may have cut it at $ or #)"
 		notJSON = "the body is not JSON: it may have been extended, cut, or encoded"
 		form    = "the signature has %d characters, not 64 hex digits"
 	)
@@ -203,7 +205,8 @@ func TestVerifyGuesses(t *testing.T) {
 		{"\n", "secr3t", sigOf, "the body is empty: something may have consumed it"},
 		{chat[:99], "secr3t", sigOf, "the body may be truncated: it ends before its JSON does"},
 		{`{"question":"a\`, "secr3t", sigOf, "the body may be truncated: it ends before its JSON does"},
-		{swap(chat, "ã", "\ufffd"), "secr3t", sigOf, "the body has U+FFFD: it may have been decoded as text"},
+		{swap(chat, "ã", "\ufffd"), "secr3t", sigOf,
+			"the body has U+FFFD: it may have been decoded as text"},
 		{chat + chat, "secr3t", sigOf, notJSON},
 		{chat, "${SECRET}", sigOf, "GUURU_SECRET may be a variable that was not " +
 			"expanded (what a shell or compose cuts from $ or # on cannot be recovered)"},
@@ -315,7 +318,8 @@ func TestVerifyLimitsStandardInput(t *testing.T) {
 func TestVerifyHelp(t *testing.T) {
 	t.Parallel()
 	out, errs, status := run(t, "", "", "verify", "-h")
-	check(t, errs, strings.HasSuffix(errs, "usage: verify [-sig SIGNATURE] FILE...\n"), true)
+	const usage = "usage: verify [-sig SIGNATURE] FILE...\n"
+	check(t, errs, strings.HasSuffix(errs, usage), true)
 	check(t, errs, []int{len(out), strings.Count(errs, "\n"), status}, []int{0, 1, 1})
 }
 
@@ -370,6 +374,6 @@ func TestVerifyHostileFiles(t *testing.T) {
 		status := cmd.ProcessState.ExitCode()
 		check(t, name+errs.String(), []int{status, strings.Count(out.String(), "\n")}, []int{1, 1})
 		used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-		check(t, fmt.Sprint(name, " used ", used), used < 10*time.Second, true) // 5 seconds on a usual CPU
+		check(t, fmt.Sprint(name, " used ", used), used < 10*time.Second, true) // mostly under 5
 	}
 }
