@@ -1,15 +1,12 @@
 package examples_test
 
 import (
-	"net"
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // fileText returns a file of the repository, without indentation and the marks
@@ -35,12 +32,9 @@ func TestReadmeProgram(t *testing.T) {
 	if block == nil {
 		t.Fatal("the README has no program")
 	}
-	listener, _ := net.Listen("tcp", "127.0.0.1:0")
-	addr := listener.Addr().String()
-	listener.Close()
 	program := filepath.Join(dir, "readme")
 	os.Mkdir(program, 0o700)
-	main := strings.Replace(block[1], `":8000"`, strconv.Quote(addr), 1)
+	main := strings.Replace(block[1], `":8000"`, `"127.0.0.1:0"`, 1)
 	os.WriteFile(filepath.Join(program, "main.go"), []byte(main), 0o600)
 	out, errs, status := run(t, "", "GOFLAGS=", "go", "-C", program, "build", "-o", "program")
 	check(t, out+errs, status, 0)
@@ -49,7 +43,7 @@ func TestReadmeProgram(t *testing.T) {
 	_, errs, status = run(t, "", "GUURU_SECRET=", bin)
 	check(t, errs, status, 1)
 
-	p := &process{Cmd: command(t, secret, bin), addr: addr, log: filepath.Join(t.TempDir(), "log")}
+	p := &process{Cmd: command(t, secret, bin), log: filepath.Join(t.TempDir(), "log")}
 	log, _ := os.Create(p.log)
 	defer log.Close()
 	p.Stderr = log
@@ -57,39 +51,20 @@ func TestReadmeProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.kill)
-	p.addr += "/guuru"
-	body := fileText(t, "testdata/example2.json")
-	sig := fileText(t, "testdata/example2.sig")
-	for begin := time.Now(); post(p, "chat-rated", body, sig) != "200 "; time.Sleep(time.Millisecond) {
-		if time.Since(begin) > patience {
-			t.Fatalf("got %s, want 200", post(p, "chat-rated", body, sig))
-		}
+	p.addr = waitFor(t, p.log, `listening on (.+)\n`)[1] + "/guuru"
+	for _, tc := range []struct{ event, body, want, log string }{
+		{"chat-rated", fileText(t, "testdata/example2.json"), "200 ", `chat-rated: "João" rated 1`},
+		{"chat-rated", `{"status":"closed"}`, "200 ", `chat-rated: ignored, status "closed"`},
+		{"chat-rated", "[]", "500 payload not decoded\n",
+			"chat-rated: payload not decoded: hmacverify: unexpected payload structure: "},
+		{"message-created", "[]", "200 ", `ignored: "message-created"`},
+		{strings.Repeat("x", 1000), "{}", "200 ", `ignored: "` + strings.Repeat("x", 100) + "\"\n"},
+	} {
+		check(t, tc.event+tc.body, post(p, tc.event, tc.body, sign(tc.body)), tc.want)
+		p.waitForLog(t, tc.log)
 	}
-	p.waitForLog(t, `chat-rated "João" 1`)
-	check(t, "forged", post(p, "chat-rated", body+" ", sig), mismatch)
+	check(t, "forged", post(p, "chat-rated", "{} ", sign("{}")), mismatch)
 	p.waitForLog(t, "WARN rejected err=")
-}
-
-// The README's line for publishing replaces each note, and nothing else.
-func TestReadmePublish(t *testing.T) {
-	t.Parallel()
-	if _, err := exec.LookPath("perl"); err != nil {
-		t.Skip("no perl")
-	}
-	text, _ := os.ReadFile(filepath.Join("..", "README.md"))
-	line := regexp.MustCompile(`(?m)^(perl -0pi .*) &&$`).FindSubmatch(text)
-	if line == nil {
-		t.Fatal("the README has no line with perl -0pi")
-	}
-	copied := filepath.Join(t.TempDir(), "README.md")
-	os.WriteFile(copied, text, 0o600)
-	out, errs, _ := run(t, "", "", "sh", "-c", `cd "$0" && `+string(line[1]), filepath.Dir(copied))
-	check(t, "output", out+errs, "")
-	got, _ := os.ReadFile(copied)
-	note := regexp.MustCompile(`(?s)\n<!-- until it is published -->\n.*?\n<!-- published -->\n`)
-	want := note.ReplaceAll(text, []byte("\n`go get github.com/you/hmacverify`\n"))
-	check(t, "published README", string(got), string(want))
-	check(t, "notes", strings.Count(string(got), "\n`go get "), 2)
 }
 
 // The lines of the README's router table are in routers_test.go.
@@ -109,30 +84,48 @@ func TestReadmeRouters(t *testing.T) {
 	}
 }
 
-// Every file, heading, and example that the README links to exists.
+// anchors returns the headings of a page as links have them.
+func anchors(t *testing.T, page string) map[string]bool {
+	all := make(map[string]bool)
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	for _, match := range heading.FindAllStringSubmatch(fileText(t, page), -1) {
+		text := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(match[1]), "")
+		all[strings.ReplaceAll(text, " ", "-")] = true
+	}
+	return all
+}
+
+// Every file, heading, and line of an example that the pages link to exists.
 func TestReadmeLinks(t *testing.T) {
 	t.Parallel()
-	readme := fileText(t, "README.md")
-	anchors := make(map[string]bool)
-	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(readme, -1) {
-		anchors["#"+strings.ReplaceAll(strings.ToLower(heading[1]), " ", "-")] = true
-	}
-	links := regexp.MustCompile(`\[([^\]]*)\]\(([^)]*)\)`).FindAllStringSubmatch(readme, -1)
-	if len(links) < 15 {
-		t.Errorf("got %d links in the README, want more", len(links))
-	}
-	for _, link := range links {
-		text, target := link[1], link[2]
-		if strings.HasPrefix(target, "https://") || anchors[target] {
-			continue
+	count := 0
+	for _, page := range []string{"README.md", "examples/README.md", ".github/CONTRIBUTING.md"} {
+		link := regexp.MustCompile(`\[([^\]]*)\]\(([^)]*)\)`)
+		for _, match := range link.FindAllStringSubmatch(fileText(t, page), -1) {
+			text, target := match[1], match[2]
+			if strings.HasPrefix(target, "https://") {
+				continue
+			}
+			count++
+			name, anchor, _ := strings.Cut(target, "#")
+			file := page
+			if name != "" {
+				file = filepath.Join(filepath.Dir(page), name)
+			}
+			if _, err := os.Stat(filepath.Join("..", file)); err != nil {
+				t.Errorf("%s: %s: %v", page, text, err)
+				continue
+			}
+			if strings.HasPrefix(text, "Example") {
+				before, _, found := strings.Cut(fileText(t, file), "func "+text+"(")
+				line := fmt.Sprint("L", strings.Count(before, "\n")+1)
+				if !found || anchor != line {
+					t.Errorf("%s: %s: got %s, want #%s, if it is there: %t", page, text, target, line, found)
+				}
+			} else if anchor != "" && !anchors(t, file)[anchor] {
+				t.Errorf("%s: %s: no heading %s in %s", page, text, anchor, file)
+			}
 		}
-		if _, err := os.Stat(filepath.Join("..", target)); err != nil {
-			t.Errorf("%s: no heading or file %s", text, target)
-			continue
-		}
-		isExample := strings.HasPrefix(text, "Example")
-		if isExample && !strings.Contains(fileText(t, target), "func "+text+"(") {
-			t.Errorf("%s: no such function in %s", text, target)
-		}
 	}
+	check(t, "20 links or more", count >= 20, true)
 }
