@@ -276,9 +276,8 @@ func mustAccept(t *testing.T, rc *hmacverify.Receiver, r *http.Request) (accepte
 	return accepted
 }
 
-// mustReject fails the test unless rc passes r to ErrorHandler, once, and not to
-// the next handler. It replaces rc.ErrorHandler. It returns what ErrorHandler
-// received.
+// mustReject fails the test unless rc passes r to ErrorHandler once, and to no
+// other handler. It replaces rc.ErrorHandler. It returns what that received.
 func mustReject(t *testing.T, rc *hmacverify.Receiver, r *http.Request) (
 	rejected *http.Request, err error) {
 	t.Helper()
@@ -384,8 +383,7 @@ func TestAnySecretIsAccepted(t *testing.T) {
 
 // A programming mistake panics at once, and the text says what it is.
 func TestMistakesPanic(t *testing.T) {
-	var none *hmacverify.Receiver
-	rc := newReceiver(t, secret)
+	none, rc := (*hmacverify.Receiver)(nil), newReceiver(t, secret)
 	for _, tc := range []struct {
 		want string
 		call func()
@@ -446,6 +444,7 @@ func TestHandlerRejectsSignatures(t *testing.T) {
 		{"only spaces", []string{"  "}, malformed, ": length 2, want 64"},
 		{"quotes", []string{`"` + sig + `"`}, malformed, ": length 66, want 64"},
 		{"trailing comma", []string{sig + ","}, malformed, ": length 65, want 64"},
+		{"uppercase", []string{strings.ToUpper(sig)}, malformed, ": not lowercase hex"},
 		{"two equal", []string{sig, sig}, malformed, ": 2 headers, want 1"},
 		{"valid first", []string{sig, forged, ""}, malformed, ": 3 headers, want 1"},
 		{"valid last", []string{"", sig}, malformed, ": 2 headers, want 1"},
@@ -453,7 +452,8 @@ func TestHandlerRejectsSignatures(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRequest("POST", body, tc.sigs...)
 			r.URL.RawQuery = "signature=" + sig + "&hmac=" + sig + "&X-Guuru-Hmac-Sha256=" + sig
-			for _, name := range []string{"Authorization", "X-Guuru-Signature", "X-Hub-Signature-256"} {
+			for _, name := range []string{"Authorization", "X-Guuru-Signature", "Idempotency-Key",
+				"X-Hub-Signature-256", "X-Forwarded-Guuru-Hmac-Sha256"} {
 				r.Header.Set(name, sig)
 			}
 			_, err := mustReject(t, newReceiver(t, secret), r)
@@ -531,6 +531,9 @@ func TestEveryByteOfTheBodyCounts(t *testing.T) {
 	mustAccept(t, rc, newSignedRequest(body)) // its signature must not stick
 	for _, original := range bodies {
 		sig := reference(secret, original)
+		if got := hmacverify.Sign(secret, []byte(original)); got != sig {
+			t.Errorf("Sign(%q): got %s, want %s", original, got, sig)
+		}
 		for _, sent := range bodies {
 			if sent == original {
 				continue
@@ -672,9 +675,8 @@ func TestReadErrors(t *testing.T) {
 }
 
 // Handlers in front, such as a logger, find their request as it was, apart from
-// what was read from its Body. The Receiver neither responds nor logs: it gives
-// the server's ResponseWriter, which may have more methods, to next or to
-// ErrorHandler.
+// what was read from its Body. The Receiver neither responds nor logs, and passes
+// on the server's ResponseWriter, which may have more methods.
 func TestHandlerHasNoSideEffects(t *testing.T) {
 	for name, r := range map[string]*http.Request{
 		"accepted":  newSignedRequest("{}"),
@@ -736,23 +738,20 @@ func TestOnlyTheSignatureCounts(t *testing.T) {
 }
 
 func TestMaxBodyBytes(t *testing.T) {
-	for _, tc := range []struct{ limit, longest int64 }{
-		{10, 10},
-		{2 << 20, 2 << 20},
-		{0, 1 << 20},
-		{-1, 1 << 20},
+	for _, tc := range []struct{ limit, longest int }{
+		{10, 10}, {2 << 20, 2 << 20}, {0, hmacverify.DefaultMaxBodyBytes}, {-1, 1 << 20},
 	} {
 		t.Run(fmt.Sprint(tc.limit), func(t *testing.T) {
 			rc := newReceiver(t, secret)
-			rc.MaxBodyBytes = tc.limit
-			body := `"` + strings.Repeat("x", int(tc.longest)-2) + `"`
+			rc.MaxBodyBytes = int64(tc.limit)
+			body := `"` + strings.Repeat("x", tc.longest-2) + `"`
 			got, _ := io.ReadAll(mustAccept(t, rc, newSignedRequest(body)).Body)
 			if string(got) != body {
 				t.Errorf("got %d bytes, want %d", len(got), len(body))
 			}
-			for _, announced := range []int64{-1, 0, 1, tc.longest, tc.longest + 1} {
+			for _, announced := range []int{-1, 0, 1, tc.longest, tc.longest + 1} {
 				r := newSignedRequest(body + " ")
-				r.ContentLength = announced
+				r.ContentLength = int64(announced)
 				mustReject(t, rc, r)
 			}
 			if err := rc.Verify([]byte(body+" "), reference(secret, body+" ")); err != nil {
@@ -790,8 +789,7 @@ type record struct {
 	attrs   map[string]any
 }
 
-// recordLog directs slog.Default to a recorder. It is not put back: once set
-// again, the first default logs through itself.
+// recordLog sets slog.Default to a recorder. The first one cannot be put back.
 func recordLog() *recorder {
 	rec := new(recorder)
 	slog.SetDefault(slog.New(rec))

@@ -154,8 +154,7 @@ func TestVerifyRejects(t *testing.T) {
 	}
 }
 
-// A comparison that stopped early, or a decoder that took another digit for the
-// right one, would accept one of these.
+// A comparison that stops early, or a lenient decoder, would accept one of these.
 func TestEveryDigitCounts(t *testing.T) {
 	ex := examples(t)[0]
 	rc := newReceiver(t, secret)
@@ -296,12 +295,8 @@ func FuzzVerify(f *testing.F) {
 	noSecret := regexp.MustCompile(`\A\x00*\z`)
 	wellFormed := regexp.MustCompile(`\A[0-9a-f]{64}\z`)
 	f.Fuzz(func(t *testing.T, secret, body, sig string) {
-		valid := reference(secret, body)
-		n := min(len(sig), len(valid))
-		// A fuzzer cannot guess a signature, so also try the valid one, and
-		// mixtures of it and the fuzzer's.
-		mixed, tail := sig[:n]+valid[n:], valid[:len(valid)-n]+sig[:n]
-		for _, sig := range []string{sig, valid, mixed, tail, valid + sig} {
+		valid := reference(secret, body) // which a fuzzer cannot guess
+		for _, sig := range []string{sig, valid, valid + sig} {
 			var want error
 			switch {
 			case noSecret.MatchString(secret):
