@@ -109,7 +109,7 @@ func verify(file, sig string) string {
 	if err != nil {
 		return err.Error()
 	}
-	sig = cmp.Or(sig, digits(filepath.Base(file)))
+	sig = cmp.Or(sig, append(inName.FindStringSubmatch(filepath.Base(file)), "", "")[1])
 	if hmacverify.Verify(os.Getenv(current), body, sig) == nil {
 		return "valid"
 	}
@@ -117,7 +117,7 @@ func verify(file, sig string) string {
 		return "valid with " + previous
 	}
 	sigs := search("the signature", sig, signatureChanges)
-	sigs = slices.DeleteFunc(sigs, func(v variant) bool { return digits(v.value) != v.value })
+	sigs = slices.DeleteFunc(sigs, func(v variant) bool { return !isSig(v.value) })
 	for _, changes := range [][]change{bodyChanges[:len(bodyChanges)-1], bodyChanges} {
 		bodies := search("the body", string(body), changes)
 		for _, name := range []string{current, previous} {
@@ -179,7 +179,7 @@ func match(bodies, secrets, sigs []variant) []string {
 }
 
 // guess says what may be wrong with values that no change explains.
-func guess(body, sig string, isSig bool) string {
+func guess(body, sig string, ok bool) string {
 	rest := strings.TrimLeft(sig, "0123456789abcdefABCDEF")
 	isCut := len(sig) < 64 && rest == "" // 43 digits can be Base64
 	isVariable := regexp.MustCompile(`^\W*(\$[\w{(]|\{\{)|^%\w+%$`).MatchString
@@ -189,8 +189,8 @@ func guess(body, sig string, isSig bool) string {
 		text string
 	}{
 		{sig == "", "no signature: set -sig, or put its 64 hex digits into the file's name"},
-		{len(sig) == 64 && !isSig, fmt.Sprintf("the signature has %.1q among its hex digits", rest)},
-		{isCut || !isSig, fmt.Sprintf("the signature has %d characters, not 64 hex digits", len(sig))},
+		{len(sig) == 64 && !ok, fmt.Sprintf("the signature has %.1q among its hex digits", rest)},
+		{isCut || !ok, fmt.Sprint("the signature has ", len(sig), " characters, not 64 hex digits")},
 		{isVariable(os.Getenv("GUURU_SECRET")), "GUURU_SECRET may be a variable that was not expanded " +
 			"(what a shell or compose cuts from $ or # on cannot be recovered)"},
 		{strings.TrimSpace(body) == "", "the body is empty: something may have consumed it"},
@@ -219,8 +219,8 @@ var signatureChanges = []change{
 	{"is Base64 of its digits", unbase64},
 	{"is one of several, joined by a comma", replace(`\s*[,;].*`, "")},
 	{"is one of several, joined by a comma", replace(`^[^,;]*[,;]\s*`, "")},
-	{affixed, extract(`^(?:[^,;]*[^,;0-9A-Fa-f])?([0-9A-Fa-f]{64})(?:[^,;0-9A-Fa-f][^,;]*)?[,;]?$`)},
-	{affixed, extract(`^[^,;]*[^,;\w+/-]([\w+/-]{43}=?|[\w+/-]{86}(?:==)?)(?:[^,;\w+/=-].*)?$`)},
+	{affixed, replace(`^([^,;]*[^,;0-9A-Fa-f])?([0-9A-Fa-f]{64})([^,;0-9A-Fa-f][^,;]*)?[,;]?$`, "$2")},
+	{affixed, replace(`^[^,;]*[^,;\w+/-]([\w+/-]{43}=?|[\w+/-]{86}(==)?)([^,;\w+/=-].*)?$`, "$1")},
 }
 
 var secretChanges = []change{
@@ -261,8 +261,8 @@ var bodyChanges = []change{
 	{"is gzip", gunzip},
 	{"is in hex", unhex},
 	{"is percent-encoded, as in a form", try(url.PathUnescape)},
-	{"is the value of payload in a form", then(extract(`(?:^|&)payload=([^&]*)`), unform)},
 	{"is in a form", unform},
+	{"is the value of payload in a form", then(replace(`^(.*&)?payload=([^&]*).*$`, "$2"), unform)},
 	{"is a JSON string", unquote},
 	{"has backslashes before quotes", then(withoutBareQuotes, replace(`\\(["'\\])`, "$1"))},
 	{"has backslashes before quotes", then(withoutBareQuotes, replace(`\\(")`, "$1"))},
@@ -275,11 +275,12 @@ var bodyChanges = []change{
 	{"is UTF-8 that was read as Latin-1 or Windows-1252", toWindows1252.Replace},
 	{"is in Latin-1 or Windows-1252", fromWindows1252.Replace},
 	{"is in UTF-16", decodeUTF16},
-	{"has other text around it", extract(`(?s)(\{\s*[\\&"].*\})`)}, // quotes may be \" or &quot;
+	{"has other text around it", replace(`(?s)^.*?(\{\s*[\\&"].*\}).*$`, "$1")}, // \" or &quot;
 }
 
 var (
-	digits = extract(`(?:^|[^0-9A-Fa-f])([0-9A-Fa-f]{64})(?:$|[^0-9A-Fa-f])`)
+	isSig  = regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString
+	inName = regexp.MustCompile(`(?:^|[^0-9A-Fa-f])([0-9A-Fa-f]{64})(?:$|[^0-9A-Fa-f])`)
 	// chatBegins matches the beginning of an object with a field of a chat.
 	chatBegins = regexp.MustCompile(
 		`\{\s*"(id|user|question|status|language|transcriptURL|rating|category|\w+At)"\s*:`)
@@ -288,8 +289,11 @@ var (
 	// rewritten matches changes of a body that was parsed and written again.
 	rewritten = regexp.MustCompile("outside strings|escapes that|another order|null in|empty email")
 	// unform also takes a form that is only a name. Where quotes are, + is no space.
-	unform  = then(then(withoutBareQuotes, replace(`=$`, "")), try(url.QueryUnescape))
-	unhex   = then(joinWords, try(hex.DecodeString))
+	unform = then(then(withoutBareQuotes, replace(`=$`, "")), try(url.QueryUnescape))
+	unhex  = then(joinWords, try(hex.DecodeString))
+	// unbase64 takes both alphabets, with and without padding.
+	unbase64 = then(then(joinWords, strings.NewReplacer("-", "+", "_", "/").Replace),
+		then(replace(`=+$`, ""), try(base64.RawStdEncoding.DecodeString)))
 	unquote = func(s string) (text string) { json.Unmarshal([]byte(s), &text); return text }
 	gunzip  = try(func(s string) ([]byte, error) {
 		var r gzip.Reader
@@ -299,12 +303,6 @@ var (
 )
 
 func then(first, second undo) undo { return func(s string) string { return second(first(s)) } }
-
-// extract returns what the group in pattern matches, or "".
-func extract(pattern string) undo {
-	re := regexp.MustCompile(pattern)
-	return func(s string) string { return append(re.FindStringSubmatch(s), "", "")[1] }
-}
 
 func replace(pattern, by string) undo {
 	re := regexp.MustCompile(pattern)
@@ -324,12 +322,6 @@ func try[T string | []byte](f func(string) (T, error)) undo {
 func toBase64(s string) string  { return base64.StdEncoding.EncodeToString([]byte(s)) }
 func toHex(s string) string     { return hex.EncodeToString([]byte(s)) }
 func joinWords(s string) string { return strings.Join(strings.Fields(s), "") }
-
-// unbase64 takes both alphabets, with and without padding.
-func unbase64(s string) string {
-	s = strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(joinWords(s), "="))
-	return try(base64.RawStdEncoding.DecodeString)(s)
-}
 
 // withoutBareQuotes returns "" if a quote has no backslash before it.
 func withoutBareQuotes(s string) string {
