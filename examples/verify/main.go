@@ -138,8 +138,7 @@ func verify(file, sig string) string {
 	return "not valid: " + guess(string(body), sig, len(sigs) > 0)
 }
 
-// search returns value, and what it may have been before one, two, and three
-// changes, until that takes too much time or memory.
+// search returns value and, within limits, what it may have been before changes.
 func search(subject, value string, changes []change) []variant {
 	found, seen := []variant{{value: value}}, map[string]bool{"": true, value: true}
 	budget := 32 << 20 // in bytes that are read or written
@@ -375,8 +374,7 @@ func compact(s string) string {
 	return b.String()
 }
 
-// unescape turns \u00e3 into ã, and \/ into /. It leaves the escapes that JSON
-// needs, in their shortest form.
+// unescape leaves the escapes that JSON needs, in their shortest form.
 func unescape(s string) string {
 	return escape.ReplaceAllStringFunc(s, func(e string) (c string) {
 		if e == `\\` || json.Unmarshal([]byte(`"`+e+`"`), &c) != nil || c == "\ufffd" {
