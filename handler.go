@@ -45,8 +45,8 @@ const DefaultMaxBodyBytes = 1 << 20
 var (
 	// ErrMethodNotAllowed means that the method is not POST.
 	ErrMethodNotAllowed = errors.New("hmacverify: method not allowed")
-	// ErrMalformedPayload means that encoding/json rejects the body: it is not
-	// JSON, or is nested too deep. Errors that wrap it also wrap that error.
+	// ErrMalformedPayload means that the body is not JSON or nested too deeply.
+	// Errors that wrap it also wrap the one from encoding/json.
 	ErrMalformedPayload = errors.New("hmacverify: malformed payload")
 	// ErrNoPayload means that the context belongs to no verified request.
 	ErrNoPayload = errors.New("hmacverify: no payload in context")
@@ -73,9 +73,9 @@ type Receiver struct {
 	// DefaultErrorHandler is used. An ErrorHandler must write a response;
 	// otherwise net/http sends 200 OK and Guuru considers the delivery accepted.
 	//
-	// r is a shallow copy of the request. If the body was read, r.Body yields what
-	// was read. Otherwise r.Body is the unread body, and reading more than
-	// MaxBodyBytes from it is an error. err may show client input: escape it.
+	// r is a shallow copy of the request. If the body was read, r.Body yields
+	// what was read. Otherwise r.Body is the unread body, and reading more than
+	// MaxBodyBytes is an error. Escape the text of err: it may be client input.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	signers *sync.Pool // of *signer; nil if New did not make the Receiver
@@ -85,8 +85,8 @@ type Receiver struct {
 // you rotate the secret, pass the new and the old one.
 //
 // If there are no secrets, or if any is empty, New returns nil and an error
-// that wraps [ErrEmptySecret]. A line break in a secret is also an error, since
-// no delivery would match. Trim the line ending of a secret read from a file.
+// that wraps [ErrEmptySecret]. A line break in a secret is also an error: it is
+// most likely a file's line ending. Trim it.
 func New(secrets ...string) (*Receiver, error) {
 	if len(secrets) == 0 {
 		return nil, ErrEmptySecret
@@ -108,7 +108,7 @@ func containsLineBreak(secret string) bool { return strings.ContainsAny(secret, 
 // Verify is like the package-level [Verify], but tries each of the receiver's
 // secrets in turn. With one secret, it is faster, since it reuses a keyed HMAC.
 // Use it for bodies of any length that do not arrive over net/http, such as
-// from a queue. On a nil or zero Receiver, it returns [ErrEmptySecret].
+// those from a queue. On a nil or zero Receiver, it returns [ErrEmptySecret].
 func (rc *Receiver) Verify(body []byte, sig string) error {
 	if rc == nil || rc.signers == nil {
 		return ErrEmptySecret
@@ -150,7 +150,7 @@ func newSigner(secrets []string) *signer {
 
 // Handler returns a handler that passes valid requests to next and all others
 // to ErrorHandler. It panics if rc is nil, or if next is nil or a nil
-// [http.HandlerFunc], but does not detect other nil pointers in next. The error
+// [http.HandlerFunc], but does not detect other nil values in next. The error
 // of a rejected request wraps the first of these that applies:
 //
 //  1. [ErrEmptySecret] if the Receiver was not made by [New];
@@ -160,17 +160,17 @@ func newSigner(secrets []string) *signer {
 //  4. [*http.MaxBytesError] if the body is longer than MaxBodyBytes, or the
 //     error from reading the body, for example if it is truncated;
 //  5. [ErrSignatureMismatch] if the signature is not valid under any secret;
-//  6. [ErrMalformedPayload] if encoding/json rejects the body: it is not JSON,
-//     or is nested too deep. Any other JSON is accepted, so that your handler
-//     still gets deliveries if Guuru changes a field.
+//  6. [ErrMalformedPayload] if the body is not JSON, or nested too deeply. Any
+//     other JSON is accepted, so that your handler still gets deliveries if
+//     Guuru changes a field.
 //
 // The next handler receives a shallow copy of the request, which shares its
 // Header with handlers in front. The copy's context carries the payload (see
 // [PayloadFrom]). Its Body yields the signed bytes once more, and its
 // ContentLength is their number.
 //
-// Memory grows as the body arrives, whatever Content-Length says. To limit how
-// long reading may take, set [http.Server.ReadTimeout].
+// It allocates as bytes arrive, whatever Content-Length says. To limit how long
+// reading may take, set [http.Server.ReadTimeout].
 func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	if rc == nil {
 		panic("hmacverify: nil Receiver: check the error of New")
@@ -337,8 +337,8 @@ func (m Millis) Time() time.Time {
 }
 
 // ParsePayload decodes a body. Verify it first, or let [Receiver.Handler] do
-// both. If encoding/json rejects body, ParsePayload returns nil and an error
-// that wraps [ErrMalformedPayload] and the error from encoding/json.
+// both. If body is not JSON, or nested too deeply, ParsePayload returns nil and
+// an error that wraps [ErrMalformedPayload] and the one from encoding/json.
 //
 // If the body or a field has an unexpected type, ParsePayload sets the other
 // fields and returns the payload together with an error that wraps
@@ -361,12 +361,13 @@ func ParsePayload(body []byte) (*Payload, error) {
 
 // PayloadFrom returns the payload of the verified request that ctx belongs to,
 // as [ParsePayload] returned it. If the error wraps [*json.UnmarshalTypeError],
-// the body or a field has an unexpected type. That field is zero in the
-// payload: do not act on it. The raw bytes are still in the request's Body.
+// the body or some fields have an unexpected type, and the error names only the
+// first. The payload lacks them: do not act on their zeros. The raw bytes are
+// still in the request's Body.
 //
 // With [ErrNoPayload], the payload is nil, and ctx belongs to no verified
-// request: do not trust the Body. The handler is not behind [Receiver.Handler],
-// ctx is not the request's, or the request was rejected.
+// request: do not trust the Body. No [Receiver.Handler] called the handler, ctx
+// is not the request's, or the request was rejected.
 //
 // All calls for a request return the same pointer. Do not modify the payload
 // while other goroutines use it.
@@ -387,15 +388,14 @@ type parsed struct {
 	err     error
 }
 
-// DeliveryID returns a key for detecting duplicates and replays: the event, a
-// hyphen, and sig. A redelivery has the same key, whatever its Idempotency-Key,
-// unless the secret was rotated.
+// DeliveryID returns a key for detecting duplicates and replays: the event, or
+// "unknown" for a name that is no Event constant, a hyphen, and sig. A
+// redelivery has the same key, whatever its Idempotency-Key, unless the secret
+// was rotated. Two deliveries of one event with equal bodies have the same key.
 //
-// The event is not signed, so a replay under another name gets another key:
-// check the payload, too. In the documented bodies of chat-rated, the status is
-// "rated". There are at most eight keys per signature: one for each Event
-// constant, and "unknown" for all other names. Two deliveries of one event with
-// equal bodies have the same key.
+// The event is not signed, so a replay under another name gets another key, at
+// most eight per signature: act on chat-rated only if the status is "rated", as
+// in all documented bodies.
 //
 // The key has at most 81 characters and is safe as a file name. DeliveryID
 // panics if sig is not 64 lowercase hex digits: verify it first.

@@ -37,12 +37,12 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 	switch event := r.Header.Get(hmacverify.EventHeader); event {
 	case hmacverify.EventChatRated:
 		p, err := hmacverify.PayloadFrom(r.Context())
-		if err != nil { // the delivery may not come again: a service keeps r.Body
+		if err != nil { // a service keeps r.Body: Guuru may not send it again
 			slog.Error("payload not decoded", "event", event, "err", err)
 			http.Error(w, "payload not decoded", http.StatusInternalServerError)
 			return
 		}
-		if p.Status != "rated" { // the event is not signed: maybe a replay under its name
+		if p.Status != "rated" { // the event is not signed: it may be another one's body
 			slog.Warn("ignored", "event", event, "status", p.Status)
 			return
 		}
@@ -52,7 +52,7 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A delivery that a service receives. For a whole program, see the README.
+// Receive a delivery. For a whole program, see the README.
 func ExampleReceiver_Handler() {
 	rc, err := hmacverify.New("secr3t") // in a service, os.Getenv("GUURU_SECRET")
 	if err != nil {
@@ -98,7 +98,7 @@ func ExampleReceiver_Handler_test() {
 }
 
 // Rotate the secret without losing a delivery. Log each delivery that is signed
-// with the old secret. When there are no more, remove it.
+// with the old secret. When there are none any more, remove that secret.
 func ExampleNew() {
 	newSecret, oldSecret := "new secret", "old secret"
 	rc, err := hmacverify.New(newSecret, oldSecret)
@@ -111,7 +111,6 @@ func ExampleNew() {
 			fmt.Println("signed with the old secret")
 		}
 	}))
-
 	for _, secret := range []string{oldSecret, newSecret, "another secret"} {
 		r := httptest.NewRequest("POST", "/guuru", strings.NewReader("{}"))
 		r.Header.Set(hmacverify.SignatureHeader, hmacverify.Sign(secret, []byte("{}")))
@@ -151,7 +150,6 @@ func ExampleReceiver_errorHandler() {
 		_, err = io.Copy(file, r.Body)
 		return errors.Join(err, file.Close())
 	}
-
 	rc, err := hmacverify.New("secr3t")
 	if err != nil {
 		log.Fatal(err)
@@ -200,7 +198,7 @@ func ExampleReceiver_Verify() {
 		for name, value := range e.Headers {
 			header.Add(name, value) // in canonical case
 		}
-		// If there are several, the joined value is malformed.
+		// Names can differ only in case: several values, joined, are malformed.
 		sig := strings.Join(header.Values(hmacverify.SignatureHeader), ", ")
 		if err := rc.Verify(body, sig); err != nil {
 			return nil, err
@@ -216,9 +214,11 @@ func ExampleReceiver_Verify() {
 		Body:            "eyJyYXRpbmciOjV9",
 		IsBase64Encoded: true,
 	})
-	fmt.Println(p.Rating, err)
-	// Output:
-	// 5 <nil>
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(p.Rating)
+	// Output: 5
 }
 
 // Detect duplicates. In a service, insert the key under a unique constraint, in

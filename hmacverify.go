@@ -42,7 +42,7 @@ var (
 	// ErrMissingSignature means that the signature is absent or empty.
 	ErrMissingSignature = errors.New("hmacverify: missing signature")
 	// ErrMalformedSignature means that the signature is not 64 lowercase hex
-	// digits, or that there is more than one.
+	// digits, or that a request has more than one.
 	ErrMalformedSignature = errors.New("hmacverify: malformed signature")
 	// ErrSignatureMismatch means that the signature has the right format, but
 	// is not valid for this body and secret.

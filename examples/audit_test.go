@@ -161,7 +161,7 @@ func TestAuditEnds(t *testing.T) {
 		{"500", respond(500), 6, ": 500 Internal Server Error\n"},
 		{"no response", abort, 6, ": no response: EOF\n"},
 		{"ends", func(w http.ResponseWriter) { server.Listener.Close(); abort(w) }, 5,
-			"no response: EOF\nsince this check, the receiver does not respond any more\n"},
+			"no response: EOF\nsince this check, the receiver does not accept deliveries any more\n"},
 	} {
 		rejection, server = tc.rejection, httptest.NewServer(handler)
 		failed, ok, status := audit(t, server.URL)

@@ -52,7 +52,7 @@ func main() {
 		}
 		if code == 0 { // did it end?
 			if again, _ := checks[0].post(*url); !checks[0].passes(again) {
-				log.Fatal("since this check, the receiver does not respond any more")
+				log.Fatal("since this check, the receiver does not accept deliveries any more")
 			}
 		}
 	}

@@ -5,8 +5,8 @@
 //
 // Nothing else may reach the backend: have it listen on localhost. It receives
 // the body and the headers Content-Type, Idempotency-Key, and X-Guuru-*, which
-// are not signed. If it does not respond, Guuru gets 502. To rotate the secret,
-// set GUURU_SECRET_PREVIOUS to the old one. On SIGTERM it finishes requests in
+// are not signed. Without a usable response from it, Guuru gets 502. To rotate
+// the secret, also set GUURU_SECRET_PREVIOUS. On SIGTERM it finishes requests in
 // progress: give a container 45 seconds to stop.
 package main
 

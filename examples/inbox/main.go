@@ -4,10 +4,10 @@
 //	GUURU_SECRET=secr3t go run ./examples/inbox
 //	jq -c '[.rating, .question]' deliveries/chat-rated-*.json
 //
-// Take only *.json away. Once a file is gone, its delivery can be stored again.
-// Several processes can share a directory; several machines need examples/postgres.
-// Unless it is on ext4, XFS, or Btrfs, a crash may lose what was stored. On SIGTERM
-// it finishes requests in progress: give a container a minute to stop.
+// Move or delete only *.json. Once a file is gone, its delivery can be stored
+// again. Several processes can share a directory; on several machines, use
+// examples/postgres. On filesystems other than ext4, XFS, and Btrfs, a crash may
+// lose files. On SIGTERM, give a container a minute to finish requests.
 package main
 
 import (

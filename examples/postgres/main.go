@@ -6,11 +6,11 @@
 //	GUURU_SECRET=secr3t go run .
 //	psql "$DATABASE_URL" -c "SELECT id, encode(body, 'escape') FROM deliveries"
 //
-// The first start needs CREATE on the schema, later ones SELECT, INSERT, and UPDATE
-// (for FOR SHARE) on the table. It opens up to 10 connections, and after a failure
-// 20: where fewer are allowed, add ?pool_max_conns=2 to the URL. A crash of the
-// server may lose rows of an UNLOGGED table, or with synchronous_commit = off. On
-// SIGTERM it finishes requests in progress: give a container 25 seconds to stop.
+// The first start needs CREATE on the schema, later ones SELECT, INSERT, and
+// UPDATE (for FOR SHARE) on the table. It opens up to 10 connections, and 20 after
+// a failure: where fewer are allowed, add ?pool_max_conns=2 to the URL. A crash of
+// PostgreSQL may lose rows if the table is UNLOGGED or synchronous_commit is off.
+// On SIGTERM, give a container 25 seconds to finish requests.
 package main
 
 import (
@@ -120,7 +120,7 @@ func (s *store) insert(ctx context.Context, id, event, key string, body []byte) 
 }
 
 // renew replaces connections that may be dead, or read-only since a failover. pgx
-// counts dead ones for 15 seconds, so it replaces the pool, but not again and again.
+// counts dead ones for 15 seconds, so it replaces an older pool, too.
 func (s *store) renew(failed *pgxpool.Pool) {
 	failed.Reset()
 	s.mu.Lock()

@@ -2,8 +2,8 @@
 //
 //	GUURU_SECRET=secr3t go run ./examples/receiver
 //
-// It stores nothing: see examples/inbox. To rotate the secret, set also
-// GUURU_SECRET_PREVIOUS. On SIGTERM, give it 15 seconds to finish requests.
+// It stores nothing: see examples/inbox. Its log has personal data. To rotate the
+// secret, also set GUURU_SECRET_PREVIOUS. On SIGTERM, give it 15 seconds.
 package main
 
 import (
@@ -46,12 +46,12 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 	switch event := r.Header.Get(hmacverify.EventHeader); event {
 	case hmacverify.EventChatRated:
 		p, err := hmacverify.PayloadFrom(r.Context())
-		if err != nil { // the delivery may not come again: a service keeps r.Body
+		if err != nil { // a service keeps r.Body: Guuru may not send it again
 			slog.Error("payload not decoded", "event", event, "err", err)
 			http.Error(w, "payload not decoded", http.StatusInternalServerError)
 			return
 		}
-		if p.Status != "rated" { // the event is not signed: maybe a replay under its name
+		if p.Status != "rated" { // the event is not signed: it may be another one's body
 			slog.Warn("ignored", "event", event, "status", p.Status)
 			break
 		}

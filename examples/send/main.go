@@ -3,8 +3,8 @@
 //
 //	GUURU_SECRET=secr3t go run ./examples/send -url http://localhost:8000 testdata/*.json
 //
-// A file named - means standard input. Send prints the response to each file,
-// and exits with 1 unless all of them are 2xx.
+// A file named - means standard input. Send prints the beginning of the response
+// to each file, and exits with 1 unless all of them are 2xx.
 package main
 
 import (
