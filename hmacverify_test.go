@@ -180,7 +180,7 @@ func TestEveryDigitCounts(t *testing.T) {
 func TestEveryByteOfTheSecretCounts(t *testing.T) {
 	long := strings.Repeat("x", 64) // the block size of SHA-256
 	secrets := []string{" ", "\t", "secr3t", "SECR3T", `"secr3t"`, "'secr3t'", "secr3t\xff",
-		"secr3t\ufffd", long, long + "a", long + "b", long + "\x00"}
+		"whsec_secr3t", "secr3t\ufffd", long, long + "a", long + "b", long + "\x00"}
 	for _, affix := range []string{" ", "\t", "\v", "\f", "\u0085", "\u00a0", "\u2028", "\ufeff", "\x00 "} {
 		secrets = append(secrets, affix+"secr3t", "secr3t"+affix)
 	}

@@ -46,7 +46,7 @@ func deliver(w http.ResponseWriter, r *http.Request) {
 	switch event := r.Header.Get(hmacverify.EventHeader); event {
 	case hmacverify.EventChatRated:
 		p, err := hmacverify.PayloadFrom(r.Context())
-		if err != nil { // a service keeps r.Body: Guuru may not send it again
+		if err != nil { // unless it is ErrNoPayload, keep r.Body: it may not come again
 			slog.Error("payload not decoded", "event", event, "err", err)
 			http.Error(w, "payload not decoded", http.StatusInternalServerError)
 			return
