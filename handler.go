@@ -361,9 +361,9 @@ func ParsePayload(body []byte) (*Payload, error) {
 
 // PayloadFrom returns the payload of the verified request that ctx belongs to,
 // as [ParsePayload] returned it. If the error wraps [*json.UnmarshalTypeError],
-// the body or some fields have an unexpected type, and the error names only the
-// first. The payload lacks them: do not act on their zeros. The raw bytes are
-// still in the request's Body.
+// the body or some fields have an unexpected type: the payload may lack them,
+// and the error names only the first. Do not act on their zeros. The raw bytes
+// are still in the request's Body.
 //
 // With [ErrNoPayload], the payload is nil, and ctx belongs to no verified
 // request: do not trust the Body. No [Receiver.Handler] called the handler, ctx

@@ -173,3 +173,18 @@ func TestAuditEnds(t *testing.T) {
 	check(t, failed, []any{ok, strings.HasSuffix(failed, none), status}, []any{0, true, 1})
 	check(t, failed, strings.Count(failed, "\n"), 2)
 }
+
+// What send and audit read and print of a response without an end is limited.
+func TestEndlessHeader(t *testing.T) {
+	t.Parallel()
+	back := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, _ := w.(http.Hijacker).Hijack()
+		io.WriteString(conn, "HTTP/1.1 200\r\nContent-Length: "+strings.Repeat("x", 9_000_000))
+		conn.Close()
+	}))
+	defer back.Close()
+	for _, args := range [][]string{{"audit", "-url", back.URL}, {"send", "-url", back.URL, "-"}} {
+		out, errs, status := run(t, "{}", secret, args[0], args[1:]...)
+		check(t, args[0], []any{status, len(out+errs) < 20_000}, []any{1, true})
+	}
+}

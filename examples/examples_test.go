@@ -330,7 +330,7 @@ func TestQuickStart(t *testing.T) {
 	}
 	script = "cd .. && " + strings.Replace(script, "localhost:8000", p.addr, 1)
 	out, errs, _ := run(t, "", "no_proxy=*", "sh", "-c", script)
-	check(t, script+errs, out, "Success!")
+	check(t, script+errs, out, "Success!\n")
 	p.waitForLog(t, "chat-rated")
 }
 

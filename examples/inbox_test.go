@@ -183,10 +183,10 @@ func TestInboxCallFails(t *testing.T) {
 	// It does not start without hard links, or if a directory cannot sync. If that
 	// is the parent of a new one, the next start fails, too.
 	syncParent := "fsync:error=EIO -P " + filepath.Dir(dir)
+	os.RemoveAll(dir)
 	for _, inject := range []string{
-		"linkat:error=EPERM", "fsync:error=EINVAL -P " + dir, syncParent, syncParent,
+		syncParent, syncParent, "linkat:error=EPERM", "fsync:error=EINVAL -P " + dir,
 	} {
-		os.RemoveAll(dir)
 		script := "exec strace -D -f -o /dev/null -e inject=" + inject + " inbox -dir " + dir
 		_, errs, status := run(t, "", secret, "sh", "-c", script)
 		want := "-dir must take files, hard links, and syncs: "

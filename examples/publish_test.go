@@ -38,7 +38,8 @@ func TestPublish(t *testing.T) {
 		sh("", "git init -q --bare published")
 		sh(env, `clone/.ci/publish github.com/you/hmacverify "$PWD/published" 2>&1`)
 		check(t, "changes in the clone", sh("", "cd clone && git status --porcelain && git tag"), "")
-		sh("", "git clone -q --branch v0.1.0 published checkout && cd checkout && go vet ./...")
+		sh("", "git clone -q --branch v0.1.0 published checkout && cd checkout && go vet ./... && "+
+			`test -z "$(gofmt -l .)"`)
 		for _, name := range []string{"README.md", "examples/README.md", "go.mod",
 			"examples/postgres/go.mod"} {
 			text, _ := os.ReadFile(filepath.Join(dir, "checkout", name))

@@ -156,9 +156,12 @@ func TestVerifyExplainsSecretsAndSignatures(t *testing.T) {
 		{encode64("secr3t"), "secr3t", "", is + "is Base64"},
 		{"73656372 3374", "secr3t", "", is + "is in hex"},
 		{"secr%33t+", "secr3t+", "", is + "is percent-encoded"},
+		{"secr%33t+", "secr3t ", "", is + "is percent-encoded"},
 		{"se\ncr 3t", "secr3t", "", inside},
 		{"7365 6372\n33FF", "7365637233ff", "", inside},
 		{"_-8", "/+8=", "", inside},
+		{"/+8=", "_-8=", "", inside},
+		{"/+8=", "/+8", "", inside},
 		{"secr3t", encode64("secr3t"), "", is + fmt.Sprintf(decoded, "Base64")},
 		{"secr3t", "736563723374", "", is + fmt.Sprintf(decoded, "hex")},
 
@@ -178,6 +181,9 @@ func TestVerifyExplainsSecretsAndSignatures(t *testing.T) {
 			affixed + "; the signature is Base64"},
 		{"secr3t", "secr3t", sigOf + ", " + sign("{}"), several},
 		{"secr3t", "secr3t", sign("{}") + ", " + sigOf, several},
+		{"secr3t", "secr3t", strings.Repeat(sign("{}")+",", 7) + sigOf, several},
+		{"secr3t", "secr3t", strings.Repeat(sign("{}")+",", 7) + sigOf + "," + sign("[]"),
+			several + "; " + several},
 		{"secr3t", "secr3t", encode64(string(binary)), "the signature is Base64"},
 		{"secr3t", "secr3t", base64.RawURLEncoding.EncodeToString(binary), "the signature is Base64"},
 		{"secr3t", "secr3t", encode64(sigOf), "the signature is Base64 of its digits"},
@@ -310,14 +316,17 @@ func TestVerifyFiles(t *testing.T) {
 
 func TestVerifyLimitsStandardInput(t *testing.T) {
 	t.Parallel()
-	out, errs, status := run(t, strings.Repeat(" ", 2<<20+1), secret, "verify", "-sig", sigOf, "-")
-	check(t, "too large", out+errs, "-: larger than 2097152 bytes\n")
+	const endless = `ulimit -v 2000000; yes | verify -sig "$0" -`
+	out, errs, status := run(t, "", secret, "sh", "-c", endless, sigOf)
+	check(t, endless, out+errs, "-: larger than 2097152 bytes\n")
 	check(t, "status", status, 1)
 }
 
 func TestVerifyHelp(t *testing.T) {
 	t.Parallel()
-	out, errs, status := run(t, "", "", "verify", "-h")
+	out, errs, status := run(t, "", "", "verify", "-h\n")
+	check(t, errs, []int{len(out), strings.Count(errs, "\n"), status}, []int{0, 1, 1})
+	out, errs, status = run(t, "", "", "verify", "-h")
 	const usage = "usage: verify [-sig SIGNATURE] FILE...\n"
 	check(t, errs, strings.HasSuffix(errs, usage), true)
 	check(t, errs, []int{len(out), strings.Count(errs, "\n"), status}, []int{0, 1, 1})

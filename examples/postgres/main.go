@@ -150,7 +150,7 @@ func open(text string) (*store, error) {
 	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	c := config.ConnConfig
 	c.DefaultQueryExecMode = pgx.QueryExecModeExec                         // for PgBouncer
-	c.ConnectTimeout = min(cmp.Or(c.ConnectTimeout, limit), 3*time.Second) // for each host
+	c.ConnectTimeout = min(cmp.Or(c.ConnectTimeout, limit), 2*time.Second) // for each address
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, c)

@@ -77,8 +77,10 @@ func send(url, secret, event, file string) (string, error) {
 	r.Header.Set(hmacverify.EventHeader, event)
 	r.Header.Set(hmacverify.IdempotencyKeyHeader, rand.Text())
 	r.Header.Set(hmacverify.SignatureHeader, hmacverify.Sign(secret, body))
-	transport := http.Transport{DisableKeepAlives: true} // no proxy, and no second try
-	resp, err := transport.RoundTrip(r)                  // no redirects, and no URL in errors
+	// It has no proxy, and tries once. RoundTrip follows no redirects, and its errors
+	// have no URL. They may quote a header.
+	transport := http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 4 << 10}
+	resp, err := transport.RoundTrip(r)
 	if err != nil {
 		return "", err
 	}

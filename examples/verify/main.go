@@ -42,7 +42,7 @@ func main() {
 	flags.SetOutput(io.Discard) // bad usage is one line
 	sig := flags.String("sig", "", "")
 	if err := flags.Parse(os.Args[1:]); err != nil { // also for -h
-		log.Fatal(err, "; usage: ", usage)
+		log.Fatal(oneLine(err.Error()), "; usage: ", usage)
 	}
 	if flags.NArg() == 0 || os.Getenv("GUURU_SECRET") == "" {
 		log.Fatal("no GUURU_SECRET, or no file: ", usage)
@@ -218,6 +218,8 @@ var signatureChanges = []change{
 	{"is Base64 of its digits", unbase64},
 	{"is one of several, joined by a comma", replace(`\s*[,;].*`, "")},
 	{"is one of several, joined by a comma", replace(`^[^,;]*[,;]\s*`, "")},
+	{"is one of several, joined by a comma", replace(`^.*[,;]\s*`, "")},
+	{"is one of several, joined by a comma", replace(`\s*[,;][^,;]*$`, "")},
 	{affixed, replace(`^([^,;]*[^,;0-9A-Fa-f])?([0-9A-Fa-f]{64})([^,;0-9A-Fa-f][^,;]*)?[,;]?$`, "$2")},
 	{affixed, replace(`^[^,;]*[^,;\w+/-]([\w+/-]{43}=?|[\w+/-]{86}(==)?)([^,;\w+/=-].*)?$`, "$1")},
 }
@@ -235,7 +237,10 @@ var secretChanges = []change{
 	{"is Base64", unbase64},
 	{"is in hex", unhex},
 	{"is percent-encoded", try(url.PathUnescape)},
+	{"is percent-encoded", try(url.QueryUnescape)},
 	{inside, joinWords},
+	{inside, replace(`=+$`, "")},
+	{inside, strings.NewReplacer("+", "-", "/", "_").Replace},
 	{inside, then(unhex, toHex)},
 	{inside, then(unbase64, toBase64)},
 	{"was decoded from Base64, though Guuru signs with the text", toBase64},
