@@ -136,40 +136,39 @@ func TestAuditFindsFlaws(t *testing.T) {
 func TestAuditEnds(t *testing.T) {
 	t.Parallel()
 	const none = "no delivery is accepted: check the URL, GUURU_SECRET, and the proxy in front\n"
-	var rejection func(w http.ResponseWriter)
-	var server *httptest.Server
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		if r.Header.Get("X-Guuru-Hmac-Sha256") == sign(string(body)) {
-			return
-		}
-		rejection(w)
-	})
-	abort := func(http.ResponseWriter) { panic(http.ErrAbortHandler) }
-	respond := func(code int) func(w http.ResponseWriter) {
-		return func(w http.ResponseWriter) { w.WriteHeader(code) }
+	respond := func(code int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 	}
+	abort := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	end := func(_ http.ResponseWriter, r *http.Request) {
+		r.Context().Value(http.ServerContextKey).(*http.Server).Close()
+	}
+	var url string
 	for _, tc := range []struct {
-		name      string
-		rejection func(w http.ResponseWriter)
-		ok        int
-		want      string // at the end of the output
+		name   string
+		reject http.HandlerFunc
+		ok     int
+		want   string // at the end of the output
 	}{
 		{"404", respond(404), auditChecks, ""},
 		{"307", respond(307), 6, ": 307 Temporary Redirect\n"},
 		{"429", respond(429), 6, ": 429 Too Many Requests\n"},
 		{"500", respond(500), 6, ": 500 Internal Server Error\n"},
 		{"no response", abort, 6, ": no response: EOF\n"},
-		{"ends", func(w http.ResponseWriter) { server.Listener.Close(); abort(w) }, 5,
-			"no response: EOF\nsince this check, the receiver does not accept deliveries any more\n"},
+		{"ends", end, 5, "\nsince this check, the receiver does not accept deliveries any more\n"},
 	} {
-		rejection, server = tc.rejection, httptest.NewServer(handler)
-		failed, ok, status := audit(t, server.URL)
+		url = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			if r.Header.Get("X-Guuru-Hmac-Sha256") != sign(string(body)) {
+				tc.reject(w, r)
+			}
+		})).URL
+		failed, ok, status := audit(t, url)
 		failed = regexp.MustCompile(`(?m)^[\d/]+ [\d:]+ `).ReplaceAllString(failed, "") // time
 		check(t, tc.name+failed, []any{ok, strings.HasSuffix(failed, tc.want), status == 0},
 			[]any{tc.ok, true, tc.want == ""})
 	}
-	failed, ok, status := audit(t, server.URL) // nobody listens any more
+	failed, ok, status := audit(t, url) // nobody listens any more
 	check(t, failed, []any{ok, strings.HasSuffix(failed, none), status}, []any{0, true, 1})
 	check(t, failed, strings.Count(failed, "\n"), 2)
 }
