@@ -122,7 +122,7 @@ func syncDir(name string) error {
 
 // prepare makes the directory, and tries in it what a delivery needs.
 func prepare() error {
-	made, synced := os.Mkdir(*dir, 0o700), syncDir(filepath.Join(*dir, "..")) // an old name, too
+	made, synced := os.Mkdir(*dir, 0o700), syncDir(filepath.Join(*dir, "..")) // also for an old one
 	if made != nil && !errors.Is(made, os.ErrExist) {
 		return made
 	}
